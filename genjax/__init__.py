@@ -1,0 +1,1 @@
+"""genjax: deep generative models in JAX, by one functional training loop."""
