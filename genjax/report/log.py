@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genjax.errors import BadInput, Damaged
-from genjax.files import write_whole
-from genjax.pictures import save_png
+from genjax.report.files import write_whole
+from genjax.report.pictures import save_png
 
 ROW = ("stage", "stage_index", "step", "kind", "time")  # the keys of a row that are no metrics
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from genjax.errors import BadInput
-from genjax.files import write_whole
+from genjax.report.files import write_whole
 from genjax.types import Array
 
 GAP = (61, 61, 66)  # between the images: a grey that is seen beside black and beside white pixels
@@ -122,7 +122,7 @@ def scatter(points: Array) -> np.ndarray:
     edges = np.linspace(-radius, radius, CANVAS - 1)
     counts = np.zeros((CANVAS, CANVAS))
     counts[1:-1, 1:-1] = np.histogram2d(-finite[:, 1], finite[:, 0], bins=[edges, edges])[0]
-    dots = sum(np.roll(counts, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1))  # 3 x 3 pixels each
+    dots = np.sum([np.roll(counts, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)], axis=0)  # 3 x 3 pixels
     ink = np.where(dots > 0, 0.35 + 0.65 * np.log1p(dots) / np.log1p(max(dots.max(), 8.0)), 0.0)[..., None]
     picture = np.rint((1 - ink) * (250, 250, 248) + ink * (16, 62, 82)).astype(np.uint8)
     return picture if len(finite) == len(points) else _frame(picture[4:-4, 4:-4], 4, 4, MARK)

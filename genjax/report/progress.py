@@ -50,7 +50,7 @@ def open_progress(stream: TextIO, clock: Callable[[], float] = time.monotonic, w
     live = stream.isatty() and os.environ.get("TERM") != "dumb"
     colour = live and not os.environ.get("NO_COLOR")
     history: deque[tuple[float, str, int]] = deque()
-    shown = {"at": -math.inf, "line": ""}
+    shown_at, line = -math.inf, ""
 
     def step(
         stage: str,
@@ -60,6 +60,7 @@ def open_progress(stream: TextIO, clock: Callable[[], float] = time.monotonic, w
         best: float | None = None,
         batch_size: int | None = None,
     ) -> None:
+        nonlocal shown_at, line
         now = clock()
         if history and (history[-1][1] != stage or history[-1][2] > step):
             history.clear()
@@ -67,27 +68,28 @@ def open_progress(stream: TextIO, clock: Callable[[], float] = time.monotonic, w
         while len(history) > 2 and history[1][0] < now - WINDOW:
             history.popleft()
         first, done = len(history) == 1, step >= steps
-        if not (first or done or now - shown["at"] >= (LIVE_EVERY if live else PLAIN_EVERY)):
+        if not (first or done or now - shown_at >= (LIVE_EVERY if live else PLAIN_EVERY)):
             return
-        shown["at"] = now
+        shown_at = now
         seconds, updates = now - history[0][0], step - history[0][2]
         speed = updates / seconds if seconds > 0 and updates > 0 else None
         parts = _parts(_clean(stage), step, steps, loss, best, speed, batch_size)
         if live:
-            shown["line"] = _live(parts, step / steps if steps else 1.0, _columns(stream, width), colour, stream)
-            stream.write("\r" + shown["line"] + "\x1b[K")
+            line = _live(parts, step / steps if steps else 1.0, _columns(stream, width), colour, stream)
+            stream.write("\r" + line + "\x1b[K")
         else:
             stream.write("  ".join(text for _, text in parts) + "\n")
         stream.flush()
 
     def say(text: str) -> None:
-        lines = "\n".join(_clean(line) for line in text.splitlines())
-        stream.write(f"\r\x1b[K{lines}\n{shown['line']}" if shown["line"] else f"{lines}\n")
+        lines = "\n".join(_clean(part) for part in text.splitlines())
+        stream.write(f"\r\x1b[K{lines}\n{shown['line']}" if line else f"{lines}\n")
         stream.flush()
 
     def close() -> None:
-        if shown["line"]:
-            shown["line"] = ""
+        nonlocal line
+        if line:
+            line = ""
             stream.write("\n")
             stream.flush()
 
