@@ -83,7 +83,7 @@ def open_progress(stream: TextIO, clock: Callable[[], float] = time.monotonic, w
 
     def say(text: str) -> None:
         lines = "\n".join(_clean(part) for part in text.splitlines())
-        stream.write(f"\r\x1b[K{lines}\n{shown['line']}" if line else f"{lines}\n")
+        stream.write(f"\r\x1b[K{lines}\n{line}" if line else f"{lines}\n")
         stream.flush()
 
     def close() -> None:
