@@ -5,6 +5,7 @@ is cut along one of its axes and the compiler gathers it where it is used.  Both
 those who ask for it, and is tested equal.  How several processes find each other stands in `hosts.py`.
 """
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -71,7 +72,7 @@ def _devices() -> list[jax.Device]:
     except RuntimeError as error:
         raise BadInput(
             f"no device of the asked kind: {str(error).splitlines()[0]}",
-            f"JAX_PLATFORMS is {jax.config.jax_platforms!r}",
+            f"JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS')!r}",
             "unset JAX_PLATFORMS, or install the JAX build of that device; see genjax doctor",
         ) from error
 
