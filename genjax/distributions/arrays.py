@@ -1,0 +1,81 @@
+"""What every log-probability needs: precision, sums over an event, averages of probabilities, units."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from genjax.errors import BadInput
+from genjax.types import Array
+
+
+def upcast(x: Array) -> jax.Array:
+    """x in float32 at least: half precision and integers are converted, float64 stays.
+
+    Args:
+      x: [...] of any numeric dtype, or a number.
+
+    Returns:
+      [...] float32 or float64.
+
+    >>> upcast(jnp.zeros(3, jnp.bfloat16)).dtype, upcast(jnp.zeros(3, jnp.uint8)).dtype
+    (dtype('float32'), dtype('float32'))
+    """
+    x = jnp.asarray(x)
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    return x if x.dtype == dtype else x.astype(dtype)
+
+
+def event_sum(values: Array, leading: int = 1) -> jax.Array:
+    """Sum over all axes but the first `leading`: per-element nats -> nats per example.
+
+    Args:
+      values: [B, ...] nats; with `leading=2`, [k, B, ...].
+      leading: the number of axes that are kept.
+
+    Returns:
+      [B] (or [k, B]) nats.
+
+    >>> event_sum(jnp.ones((2, 3, 4))).tolist()
+    [12.0, 12.0]
+    """
+    values = upcast(values)
+    return jnp.sum(values, axis=tuple(range(leading, values.ndim)))
+
+
+def log_mean_exp(values: Array, axis: int = 0) -> jax.Array:
+    """log (1/k) sum_i exp(values_i), computed without overflow.
+
+    Args:
+      values: nats, k of them along `axis`.
+      axis: the axis that is averaged over.
+
+    Returns:
+      nats, without `axis`.
+
+    >>> float(log_mean_exp(jnp.array([1000.0, 1000.0])))
+    1000.0
+    """
+    values = upcast(values)
+    return jax.nn.logsumexp(values, axis=axis) - math.log(values.shape[axis])
+
+
+def bits_per_dim(nats: Array, dims: int) -> jax.Array:
+    """nats / (D log 2): a negative log-probability of D discrete dimensions in bits per dimension.
+
+    This is the one place of the conversion.  It is right for probabilities of *discrete* data; a density of data
+    that were rescaled or dequantised first needs the logarithm of its Jacobian added in nats.
+
+    Args:
+      nats: [...] negative log-probability, or an upper bound of it.
+      dims: D >= 1, e.g. H * W * C.
+
+    Returns:
+      [...] bits per dimension.
+
+    >>> round(float(bits_per_dim(784 * math.log(256.0), 784)), 3)  # the uniform model over 256 levels
+    8.0
+    """
+    if dims < 1:
+        raise BadInput(f"dims = {dims}", "allowed: the number of data dimensions, at least 1")
+    return upcast(nats) / (dims * math.log(2.0))

@@ -1,0 +1,1 @@
+"""Estimators of log p(x), each with its kind: exact, lower bound in expectation, or estimate."""

@@ -1,0 +1,169 @@
+"""What a decoder's output means: distributions over images on a grid of grey levels.
+
+A `Likelihood` is three pure functions.  The decoder, of whatever family, returns for each image `params_out`
+[..., H, W, C, m], m numbers a pixel and channel; images x are [..., H, W, C] in [0, 1], on the grid
+level / (levels - 1).  The leading axes of both agree, except that x may lack some: [B, ...] against [k, B, ...].
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax import distributions
+from genjax.errors import BadInput
+from genjax.types import Array, Key
+
+
+class Likelihood(NamedTuple):
+    """p(x | params_out), with independent pixels."""
+
+    name: str  # for messages and reports
+    levels: int  # grey levels of the data it is a probability of
+    multiplier: int  # m: numbers that the decoder gives a pixel and channel
+    log_prob: Callable[[Array, Array], jax.Array]  # (params_out [..., H, W, C, m], x) -> [...] nats, summed over pixels
+    mean: Callable[[Array], jax.Array]  # params_out -> image [..., H, W, C] in [0, 1]
+    sample: Callable[[Array, Key], jax.Array]  # (params_out, key) -> image [..., H, W, C] on the grid
+
+
+def bernoulli() -> Likelihood:
+    """Black and white pixels: params_out are the logits of 1.
+
+    A probability of binary data only.  Grey images need `categorical` or `discretized_logistic`, or a data set that
+    binarises them: the Bernoulli formula of grey values is not normalised, so that no bound follows from it.
+
+    >>> round(float(bernoulli().log_prob(jnp.zeros((1, 2, 2, 1, 1)), jnp.ones((1, 2, 2, 1)))[0]), 4)  # -4 log 2
+    -2.7726
+    """
+    return Likelihood(
+        name="Bernoulli",
+        levels=2,
+        multiplier=1,
+        log_prob=lambda out, x: _pixel_sum(distributions.bernoulli_log_prob(_like(x, out), out[..., 0])),
+        mean=lambda out: jax.nn.sigmoid(distributions.upcast(out[..., 0])),
+        sample=lambda out, key: distributions.sample_bernoulli(out[..., 0], key),
+    )
+
+
+def categorical(levels: int) -> Likelihood:
+    """One free probability for each grey level: params_out are the `levels` logits of a pixel and channel.
+
+    Args:
+      levels: L >= 2, the grey levels of the data.
+
+    >>> flat = categorical(17).log_prob(jnp.zeros((1, 8, 8, 1, 17)), jnp.zeros((1, 8, 8, 1)))
+    >>> round(float(distributions.bits_per_dim(-flat, 64)[0]), 4)  # log2(17)
+    4.0875
+    """
+
+    def log_prob(out, x):
+        level = jnp.round(_like(x, out) * (levels - 1))
+        return _pixel_sum(distributions.categorical_log_prob(level, out))
+
+    def mean(out):
+        grid = jnp.arange(levels, dtype=jnp.float32) / (levels - 1)
+        return jax.nn.softmax(distributions.upcast(out), axis=-1) @ grid
+
+    return Likelihood(
+        name=f"categorical({levels})",
+        levels=_at_least_two(levels),
+        multiplier=levels,
+        log_prob=log_prob,
+        mean=mean,
+        sample=lambda out, key: distributions.sample_categorical(out, key) / jnp.float32(levels - 1),
+    )
+
+
+def discretized_logistic(levels: int) -> Likelihood:
+    """A logistic variable rounded to the grid: params_out are location - 1/2 and log scale + 2 of a pixel and channel.
+
+    The offsets make a decoder of zeros a broad distribution around mid-grey (scale exp(-2)), so that training starts
+    with gradients everywhere.
+
+    Args:
+      levels: L >= 2, the grey levels of the data.
+
+    >>> total = sum(jnp.exp(discretized_logistic(4).log_prob(jnp.zeros((1, 1, 1, 1, 2)), jnp.full((1, 1, 1, 1), v / 3)))
+    ...             for v in range(4))
+    >>> round(float(total[0]), 4)
+    1.0
+    """
+
+    def split(out):
+        return out[..., 0] + 0.5, out[..., 1] - 2.0
+
+    def log_prob(out, x):
+        return _pixel_sum(distributions.discretized_logistic_log_prob(_like(x, out), *split(out), levels))
+
+    return Likelihood(
+        name=f"discretised logistic({levels})",
+        levels=_at_least_two(levels),
+        multiplier=2,
+        log_prob=log_prob,
+        mean=lambda out: distributions.discretized_logistic_mean(*split(distributions.upcast(out)), levels),
+        sample=lambda out, key: distributions.sample_discretized_logistic(
+            *split(distributions.upcast(out)), levels, key
+        ),
+    )
+
+
+def check_support(dataset: Any, likelihood: Likelihood) -> None:
+    """Stop unless `likelihood` is a probability of the values that the images of `dataset` take.
+
+    Args:
+      dataset: with `name` and `levels`, the number of grey levels of its images in [0, 1].
+      likelihood: the decoder's.
+
+    Raises:
+      BadInput: the grids differ; the message names the range and the decoder that fits.
+
+    >>> from types import SimpleNamespace
+    >>> check_support(SimpleNamespace(name="digits", levels=17), categorical(17))
+    """
+    if dataset.levels == likelihood.levels:
+        return
+    fits = "bernoulli()" if dataset.levels == 2 else f"categorical({dataset.levels})"
+    raise BadInput(
+        f"data set {dataset.name} has {dataset.levels} levels in [0, 1], the {likelihood.name} decoder is a "
+        f"probability of {likelihood.levels}",
+        f"a decoder that fits: {fits} or discretized_logistic({dataset.levels})",
+        "change `likelihood` in the experiment, or choose a data set with other levels (genjax data list)",
+    )
+
+
+def logit_of_mean(images: Array, least: float = 0.001) -> np.ndarray:
+    """log(m / (1 - m)), m the mean image: the bias with which a Bernoulli decoder starts at the data's mean.
+
+    Args:
+      images: [N, H, W, C], uint8, or floats in [0, 1].
+      least: m is clipped to [least, 1 - least].
+
+    Returns:
+      [H * W * C] float32 logits.
+
+    Source: Burda, Grosse and Salakhutdinov, 2016, their public code, https://github.com/yburda/iwae.
+
+    >>> logit_of_mean(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)).tolist()
+    [0.0]
+    """
+    images = np.asarray(images)
+    scale = 255.0 if images.dtype == np.uint8 else 1.0
+    mean = np.clip(images.mean(axis=0, dtype=np.float64) / scale, least, 1.0 - least)
+    return np.log(mean / (1.0 - mean)).astype(np.float32).reshape(-1)
+
+
+def _like(x: Array, out: Array) -> jax.Array:
+    """x in float32 with the leading axes of params_out."""
+    return jnp.broadcast_to(distributions.upcast(x), out.shape[:-1])
+
+
+def _pixel_sum(log_probs: jax.Array) -> jax.Array:
+    return jnp.sum(log_probs, axis=(-3, -2, -1))
+
+
+def _at_least_two(levels: int) -> int:
+    if levels < 2:
+        raise BadInput(f"levels = {levels}", "allowed: the number of grey levels of the data, at least 2")
+    return levels
