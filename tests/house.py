@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 MATHEMATICS = ("distributions", "corruption", "losses", "samplers", "likelihood", "metrics")
 ROOMS = (
     *("errors", "types", *MATHEMATICS, "models", "gradient", "ema", "learners"),
-    *("files", "data", "parallel", "compilation", "checkpoint", "evaluate", "pictures", "progress", "report"),
-    *("experiment", "train", "run", "cli"),
+    *("data", "roll_call", "hosts", "parallel", "compilation", "checkpoint", "evaluate", "report"),
+    *("experiment", "fields", "arguments", "train", "run", "cli"),
 )
 
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml", "runpy"}
@@ -22,7 +22,7 @@ UNSAFE_ATTRIBUTES = {
     *("os.system", "os.popen", "tempfile.mktemp", "shutil.unpack_archive", "yaml.load"),
     *("jax.experimental.serialize_executable", "importlib.import_module", "importlib.util.spec_from_file_location"),
 }
-MAY_IMPORT_BY_NAME = ("genjax/run.py", "genjax/__init__.py", "tests/")  # the user's experiment; lazy public names
+MAY_IMPORT_BY_NAME = ("genjax/fields.py", "genjax/__init__.py", "tests/")  # the user's experiment; lazy public names
 
 REFUSED = {
     *("clu", "distrax", "tensorflow", "tensorflow_probability", "hydra", "omegaconf", "ml_collections", "jmp", "ray"),

@@ -117,7 +117,7 @@ KEPT = [
     (house.upward_imports, "genjax/learners.py", "from genjax.types import State\nimport jax"),
     (house.unsafe, "genjax/data/x.py", "re.compile('x'); np.load(path, allow_pickle=False)"),
     (house.unsafe, "genjax/data/x.py", "archive.extractall(folder, filter='data')"),
-    (house.unsafe, "genjax/run.py", "import importlib.util\nimportlib.util.spec_from_file_location('x', path)"),
+    (house.unsafe, "genjax/fields.py", "import importlib.util\nimportlib.util.spec_from_file_location('x', path)"),
     (house.foreign, "genjax/models/x.py", "from flax import linen"),
     (house.foreign, "genjax/data/x.py", "def f():\n    import sklearn.datasets"),
     (
