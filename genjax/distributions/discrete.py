@@ -79,7 +79,8 @@ def categorical_log_prob(level: Array, logits: Array) -> jax.Array:
     -1.3863
     """
     log_probs = jax.nn.log_softmax(upcast(logits), axis=-1)
-    chosen = jnp.arange(log_probs.shape[-1]) == jnp.asarray(level, jnp.int32)[..., None]
+    category = jax.lax.broadcasted_iota(jnp.int32, log_probs.shape, log_probs.ndim - 1)
+    chosen = category == jnp.asarray(level, jnp.int32)[..., None]  # a gather's gradient is a scatter, which is slow
     return jnp.sum(jnp.where(chosen, log_probs, 0.0), axis=-1)
 
 
