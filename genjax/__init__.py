@@ -1,1 +1,51 @@
-"""genjax: deep generative models in JAX, by one functional training loop."""
+"""genjax: deep generative models in JAX, by one functional training loop.
+
+The names that an experiment file uses.  They are imported when first asked for, so that the command line starts fast.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from genjax.averages import averaged as averaged, ema as ema
+    from genjax.errors import BadInput as BadInput
+    from genjax.evaluate import Evaluation as Evaluation, Quantity as Quantity
+    from genjax.experiment import Experiment as Experiment
+    from genjax.fields import Count as Count, Fraction as Fraction, NonNegative as NonNegative, Positive as Positive
+    from genjax.learners import Player as Player, alternate as alternate, minimize as minimize, repeat as repeat
+    from genjax.types import (
+        Batch as Batch,
+        Key as Key,
+        Learner as Learner,
+        Loss as Loss,
+        Out as Out,
+        Params as Params,
+        Source as Source,
+        Stage as Stage,
+        State as State,
+    )
+
+# in reading order
+_HOMES = {
+    "types": ("State", "Out", "Loss", "Learner", "Stage", "Source", "Batch", "Key", "Params"),
+    "learners": ("minimize", "alternate", "Player", "repeat"),
+    "averages": ("ema", "averaged"),
+    "evaluate": ("Evaluation", "Quantity"),
+    "experiment": ("Experiment",),
+    "fields": ("Positive", "NonNegative", "Fraction", "Count"),
+    "errors": ("BadInput",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'genjax' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"genjax.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 # The rooms from the ground up.  A file imports from rooms that stand before its own, or from its own room.
 MATHEMATICS = ("distributions", "corruption", "losses", "samplers", "likelihood", "metrics")
 ROOMS = (
-    *("errors", "types", *MATHEMATICS, "models", "gradient", "ema", "learners"),
+    *("errors", "types", *MATHEMATICS, "models", "gradient", "averages", "learners"),
     *("data", "roll_call", "hosts", "parallel", "compilation", "digest", "seal", "checkpoint", "evaluate", "report"),
     *("experiment", "fields", "arguments", "stopping", "train", "record", "run", "cli"),
 )

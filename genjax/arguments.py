@@ -1,0 +1,133 @@
+"""Command-line arguments: tyro reads the types, and what it refuses is told in three lines.
+
+Options of a command are a NamedTuple; the fields of an experiment join them under a heading of their own.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import inspect
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from genjax.errors import BadInput
+from genjax.fields import Field
+
+
+def parse(
+    prog: str,
+    about: str,
+    options: type,
+    arguments: Sequence[str],
+    fields: Sequence[Field] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> tuple[Any, dict[str, Any]]:
+    """Read the arguments of a command; `--help` prints and exits 0.
+
+    Args:
+      prog: "genjax train FILE".
+      about: the text above the options.
+      options: a NamedTuple class with defaults and docstrings of its fields.
+      arguments: from the command line.
+      fields: an experiment's.
+      defaults: of options, where they differ from the class's own.
+
+    Returns:
+      (options, {field: value}).
+
+    Raises:
+      BadInput: an unknown option (with the nearest name), a wrong type, a missing value, a name used twice.
+    """
+    import tyro
+
+    _check_names(options, fields)
+    shape = _command(options, fields, options(**(defaults or {})))
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            chosen = tyro.cli(shape, prog=prog, description=about, args=list(arguments), config=(_flat(tyro),))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise _refused(prog, errors.getvalue(), options, fields, arguments) from None
+    return chosen
+
+
+def first_argument(arguments: Sequence[str], usage: str, options: type, what: str) -> tuple[str, list[str]]:
+    """The one argument that comes before the options, and the rest; without it, `--help` shows the options alone.
+
+    Raises:
+      BadInput: it is missing, or an option stands in its place.
+    """
+    if arguments and arguments[0] in ("-h", "--help"):
+        parse(usage, f"{usage.split()[-1]}: {what}.", options, ["--help"])
+    if not arguments or arguments[0].startswith("-"):
+        raise BadInput(
+            f"{usage}: {what} is missing", f"{usage.split()[-1]} comes before the options", f"{usage} --help"
+        )
+    return arguments[0], list(arguments[1:])
+
+
+def _flat(tyro: Any) -> Any:
+    return tyro.conf.OmitArgPrefixes
+
+
+def _command(options: type, fields: Sequence[Field], chosen: Any) -> Any:
+    import tyro
+
+    def entry(field: Field) -> tuple[Any, ...]:
+        text = field.help.replace("%", "%%") + (f" In {field.limits}." if field.limits else "")
+        kind = Annotated[field.type, tyro.conf.arg(help=text)]
+        if field.default is inspect.Parameter.empty:
+            return field.name, kind
+        return field.name, kind, dataclasses.field(default=field.default)
+
+    if not fields:
+
+        def alone(options=chosen):  # type: ignore[no-untyped-def]
+            return options, {}
+
+        alone.__annotations__ = {"options": options}
+        return alone
+    record = dataclasses.make_dataclass("Fields", [entry(field) for field in fields], kw_only=True)
+
+    def both(experiment, options=chosen):  # type: ignore[no-untyped-def]
+        return options, {field.name: getattr(experiment, field.name) for field in fields}
+
+    both.__annotations__ = {"experiment": record, "options": options}
+    return both
+
+
+def _check_names(options: type, fields: Sequence[Field]) -> None:
+    reserved = set(options._fields) if fields else set()  # type: ignore[attr-defined]
+    for field in fields:
+        if field.name in reserved:
+            raise BadInput(
+                f"field {field.name!r} of the experiment has the name of an option of the command",
+                f"reserved: {', '.join(sorted(reserved))}",
+                "rename the field",
+            )
+
+
+def _refused(prog: str, text: str, options: type, fields: Sequence[Field], arguments: Sequence[str]) -> BadInput:
+    lines = [re.sub(r"[│╭╮╰╯─]", "", line).strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()]
+    lines = [line for line in lines if line]
+    body = [x for x in lines[1:] if not x.startswith(("For full helptext", "Argument helptext", "Perhaps you meant"))]
+    known = [*options._fields, *(field.name for field in fields)]  # type: ignore[attr-defined]
+    names = [name.replace("_", "-") for name in known]
+    what = " ".join(body[:2] if body and body[0].endswith(":") else body[:1]) or "arguments not understood"
+    if "nrecognized" in text:
+        unknown = what.partition(":")[2].split(",")[0].strip()
+        near = difflib.get_close_matches(unknown.lstrip("-").replace("_", "-"), names, 1, 0.4)
+        what = f"unknown option {unknown}" if unknown.startswith("-") else f"unexpected argument {unknown!r}"
+        allowed = f"did you mean --{near[0]}?" if near else f"options: {', '.join('--' + n for n in names)}"[:300]
+        return BadInput(what, allowed, f"{prog} --help lists them")
+    field = next((f for f in fields if f"--{f.name.replace('_', '-')}" in what), None)
+    allowed = f"{field.name}: {_type_name(field.type)}, {field.help}" if field else ""
+    return BadInput(what[:300], allowed[:300], f"{prog} --help")
+
+
+def _type_name(kind: Any) -> str:
+    return kind.__name__ if inspect.isclass(kind) else str(kind).replace("typing.", "")

@@ -1,0 +1,223 @@
+"""From a stage to one compiled call: draw the batch, update, guard, sum up the metrics.
+
+The call is compiled once a stage, ahead of time, so shapes can only change between stages.  It donates the state and
+the totals.  A non-finite loss, gradient or parameter is seen inside the call: the update that made it is not kept,
+the totals remember the first bad leaf, and later calls in flight repeat the same update from the same key and keep
+nothing, until the loop reads the totals.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax import parallel
+from genjax.errors import BadInput
+from genjax.gradient import tracing
+from genjax.types import Batch, Key, Metrics, Stage, State
+
+PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
+
+
+class Totals(NamedTuple):
+    """Sums over the updates since the last log line; small arrays that stay on the devices."""
+
+    sums: Metrics
+    count: jax.Array  # updates kept
+    bad: jax.Array  # index of the first non-finite leaf, -1: none
+
+
+class Keys(NamedTuple):
+    """The keys of a stage, a pure function of (seed, stage index)."""
+
+    init: Key
+    update: Key
+    evaluate: Key
+    data: Key
+
+
+class Program(NamedTuple):
+    """A compiled stage."""
+
+    call: Callable[..., Any]  # (state, totals, feed, count) -> (state, (totals, tick)); the tick is never donated
+    zero: Callable[[], Totals]
+    fresh: Callable[[], State]  # the state at step 0
+    feed: Callable[[int], Any]  # step -> the resident arrays, or the fetched rows of that step
+    abstract: State  # shapes, dtypes and shardings
+    leaves: tuple[str, ...]  # names, by the index in Totals.bad
+    seconds: float  # spent compiling
+    executable: Any  # cost_analysis(), memory_analysis(); under pmap the function
+
+
+def stage_keys(seed: int, index: int) -> Keys:
+    """The four keys of stage `index`."""
+    return Keys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), index), 4))
+
+
+def compile_stage(stage: Stage, keys: Keys, seed: int, mesh: Any, precision: str, how: str) -> Program:
+    """Compile a stage.
+
+    Args:
+      stage: learner, data, updates in a call.
+      keys: from `stage_keys`.
+      seed: for `Source.fetch`.
+      mesh: the devices.
+      precision: one of PRECISIONS; bfloat16 computes in bfloat16 with float32 parameters and reductions.
+      how: "jit" replicated, "fsdp" fully sharded state, "pmap".
+
+    Raises:
+      BadInput: where the learner breaks its contract, naming what and where.
+    """
+    source, began = stage.data, time.perf_counter()
+    parallel.check_batch(source.batch_size, mesh.size)
+    if source.fetch is not None and stage.steps_per_call != 1:
+        raise BadInput(
+            f"stage {stage.name!r}: steps_per_call = {stage.steps_per_call} with data that is read step by step",
+            "several updates a call need resident data",
+            "leave steps_per_call at 1",
+        )
+    resident = parallel.place(source.resident, parallel.replicated(mesh))
+
+    def feed(step: int) -> Any:
+        return resident if source.fetch is None else parallel.feed(mesh, source.fetch(seed, step))
+
+    example = feed(0)
+    whole = parallel.replicated(mesh)
+    placed = parallel.place(keys, whole)
+
+    def draw(rows: Any, step: Any, keys: Keys) -> Batch:
+        return source.batch(rows, keys.data, step)
+
+    def fresh(rows: Any, keys: Keys) -> State:
+        return stage.learner.init(keys.init, draw(rows, 0, keys))
+
+    with explained(stage.name), _precision(precision), tracing(*_trace_settings(precision, how)):
+        shapes = jax.eval_shape(fresh, example, keys)
+        shardings = parallel.state_shardings(mesh, shapes, fully_sharded=how == "fsdp")
+        abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+        metrics = _check(stage, shapes, jax.eval_shape(draw, example, 0, keys), keys.update, how)
+        zero = jax.jit(lambda: _zero(metrics), out_shardings=whole)
+        call = parallel.compile_update(_fused(stage, draw, mesh, how), mesh, shardings, _split_mode(how))
+        if how != "pmap":
+            call = call.lower(abstract, zero(), example, placed, np.int32(1)).compile()
+        start = jax.jit(fresh, out_shardings=shardings).lower(example, placed).compile()
+    seconds = time.perf_counter() - began
+    names = _leaf_names(shapes, metrics)
+    step = lambda state, totals, feed, count: call(state, totals, feed, placed, count)
+    return Program(step, zero, lambda: start(example, placed), feed, abstract, names, seconds, call)
+
+
+def _fused(stage: Stage, draw: Callable[..., Batch], mesh: Any, how: str) -> Callable[..., Any]:
+    def one(state: State, totals: Totals, feed: Any, keys: Keys) -> tuple[State, Totals]:
+        batch = parallel.split_rows(draw(feed, state.step, keys), mesh, _split_mode(how))
+        new, metrics = stage.learner.update(state, batch, keys.update)
+        bad = _first_bad((new, dict(metrics)))
+        good = (bad < 0) & (totals.bad < 0)
+        state = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
+        sums = jax.tree.map(lambda s, m: s + jnp.where(good, m.astype(jnp.float32), 0.0), totals.sums, dict(metrics))
+        return state, Totals(sums, totals.count + good, jnp.where(totals.bad < 0, bad, totals.bad))
+
+    def fused(state: State, totals: Totals, feed: Any, keys: Keys, count: Any) -> tuple[State, tuple[Totals, Any]]:
+        if stage.steps_per_call == 1:
+            state, totals = one(state, totals, feed, keys)
+        else:  # a traced count: one program hits every boundary of logging, evaluation and checkpoint
+            state, totals = jax.lax.fori_loop(0, count, lambda _, c: one(*c, feed, keys), (state, totals))
+        return state, (totals, totals.count + 0)
+
+    return fused
+
+
+def _split_mode(how: str) -> str:
+    return "pmap" if how == "pmap" else "jit"
+
+
+def _first_bad(tree: Any) -> jax.Array:
+    """Index of the first leaf that holds a NaN or an infinity, -1 where all are finite."""
+    bad = [
+        ~jnp.all(jnp.isfinite(x)) if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.zeros((), bool)
+        for x in jax.tree.leaves(tree)
+    ]
+    flags = jnp.stack(bad)
+    return jnp.where(jnp.any(flags), jnp.argmax(flags).astype(jnp.int32), jnp.int32(-1))
+
+
+def _check(stage: Stage, abstract: State, batch: Batch, key: Key, how: str) -> Metrics:
+    if how == "pmap":
+        if jax.tree.leaves(abstract.carry):
+            raise BadInput(
+                f"stage {stage.name!r} carries state outside the parameters, --parallel pmap",
+                "chains and batch statistics would differ from device to device",
+                "use --parallel jit",
+            )
+        with tracing():  # outside the mapped function its axis has no name
+            new, metrics = jax.eval_shape(stage.learner.update, abstract, batch, key)
+    else:
+        new, metrics = jax.eval_shape(stage.learner.update, abstract, batch, key)
+    try:
+        chex.assert_trees_all_equal_shapes_and_dtypes(new, abstract)
+    except AssertionError as error:
+        line = next((x for x in str(error).splitlines() if "shape" in x or "dtype" in x), "another structure")
+        raise BadInput(
+            f"stage {stage.name!r}: the update changes the state: {line[:200]}",
+            "an update keeps structure, shapes and dtypes of params, opt_state and carry",
+            "return the carry with the shapes and dtypes it started with",
+        ) from error
+    for name, value in metrics.items():
+        if value.shape != ():
+            raise BadInput(f"stage {stage.name!r}: metric {name!r} has shape {value.shape}", "metrics are scalars")
+    return dict(metrics)
+
+
+def _zero(metrics: Metrics) -> Totals:
+    return Totals({name: jnp.zeros((), jnp.float32) for name in metrics}, jnp.int32(0), jnp.int32(-1))
+
+
+def _leaf_names(state: State, metrics: Metrics) -> tuple[str, ...]:
+    paths, _ = jax.tree_util.tree_flatten_with_path((state, dict(metrics)))
+    names = ("/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in p) for p, _ in paths)
+    return tuple(name.partition("/")[2] for name in names)
+
+
+def _trace_settings(precision: str, how: str) -> tuple[Any, str | None]:
+    return (jnp.bfloat16 if precision == "bfloat16" else None), (parallel.AXIS if how == "pmap" else None)
+
+
+def _precision(precision: str) -> Any:
+    matmul = {"float32": "float32", "tensorfloat32": "tensorfloat32", "bfloat16": "default"}
+    return jax.default_matmul_precision(matmul[precision])
+
+
+@contextmanager
+def explained(stage: str) -> Iterator[None]:
+    """Translate what JAX says of a traced function into three lines for its author."""
+    try:
+        yield
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        raise BadInput(
+            f"stage {stage!r}: NumPy or Python control flow on a traced value{_user_line(error)}",
+            "losses are traced: use jax.numpy, jnp.where, jax.lax.cond; shapes are fixed",
+            "run again with --debug for the whole traceback",
+        ) from error
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise BadInput(
+            f"stage {stage!r}: out of memory: {str(error).splitlines()[0][:160]}",
+            "the batch, the activations and the optimizer must fit",
+            "halve the batch size, set microbatches in minimize, or use --parallel fsdp",
+        ) from error
+
+
+def _user_line(error: BaseException) -> str:
+    trace, where = error.__traceback__, ""
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if "site-packages" not in name and "/genjax/" not in name:
+            where = f" ({name.rsplit('/', 1)[-1]}, line {trace.tb_lineno}, in {trace.tb_frame.f_code.co_name})"
+        trace = trace.tb_next
+    return where

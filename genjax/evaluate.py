@@ -1,0 +1,130 @@
+"""Evaluation: masked means of per-example measures over a split, with their standard errors.
+
+A measure returns one number per example, so that the mean over N examples has the standard error
+sqrt(sum (x - mean)^2 / (N (N - 1))).  The last batch is padded, its padding rows weigh nothing, and the same numbers
+come out on any number of devices.  Likelihoods are evaluated at the highest matrix-product precision.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax import parallel
+from genjax.averages import averaged
+from genjax.errors import BadInput, NonFinite
+from genjax.types import Array, Batch, Key, State
+
+
+class Quantity(NamedTuple):
+    """What a measured number is; exact values, bounds and estimates never share a ranking without their kind."""
+
+    kind: str  # "exact", "upper bound", "lower bound", "estimate", ...
+    unit: str = "nats"
+    better: str = "lower"  # or "higher"
+
+
+class Evaluation(NamedTuple):
+    """A measure on a split."""
+
+    measure: Callable[[State, Batch, Key], Mapping[str, jax.Array]]  # state.params: averaged where there is an EMA
+    split: Any  # arrays and prepare: genjax.data.Split
+    batch_size: int
+    quantities: Mapping[str, Quantity]
+    final: bool = False  # only when the run ends: for measures that cost minutes
+    stage: str | None = None  # the stage whose state it measures; None: the last
+
+
+class Measured(NamedTuple):
+    """A mean over a split with its standard error."""
+
+    value: float
+    standard_error: float
+    count: int
+
+
+def averaged_state(state: State) -> State:
+    """The state as evaluation and sampling see it: the moving average in place of the raw parameters."""
+    return state._replace(params=averaged(state.params, state.opt_state))
+
+
+def evaluator(evaluation: Evaluation, mesh: Any) -> Callable[[State, Key], dict[str, Measured]]:
+    """Compile an evaluation once; the result maps (state, key) to {measure: Measured}.
+
+    Args:
+      evaluation: what to measure on what.
+      mesh: the devices; the batch is laid over them, the batch size rounded up to a multiple of their number.
+
+    Returns:
+      A function of (state, key).  Example i of the split is measured in batch i // batch_size, whose key is
+      fold_in(key, batch), so that a repeated evaluation gives the same numbers.
+
+    Raises:
+      BadInput: for an empty split, or a measure that does not return [B] numbers.
+      NonFinite: where a measured mean is not finite.
+    """
+    arrays = {name: np.asarray(value) for name, value in evaluation.split.arrays.items()}
+    rows = len(next(iter(arrays.values())))
+    size = -(-min(evaluation.batch_size, rows) // mesh.size) * mesh.size
+    one = _compiled(evaluation, mesh)
+
+    def run(state: State, key: Key) -> dict[str, Measured]:
+        seen, parts = averaged_state(state), []
+        with jax.default_matmul_precision("highest"):
+            for number, start in enumerate(range(0, rows, size)):
+                feed, mask = _padded(arrays, start, size)
+                feed, mask = parallel.feed(mesh, (_own_rows(feed), _own_rows(mask)))
+                parts.append(one(seen, feed, mask, jax.random.fold_in(key, number)))
+        return {name: _pooled(name, np.stack(values)) for name, values in _columns(jax.device_get(parts)).items()}
+
+    return run
+
+
+def _compiled(evaluation: Evaluation, mesh: Any) -> Callable[..., Any]:
+    def one(state: State, rows: Batch, mask: jax.Array, key: Key) -> dict[str, jax.Array]:
+        data_key, measure_key = jax.random.split(key)
+        batch = evaluation.split.prepare(rows, data_key)
+        measured = evaluation.measure(state, batch, measure_key)
+        sums = {}
+        for name, values in measured.items():
+            if getattr(values, "shape", None) != mask.shape:
+                raise BadInput(
+                    f"measure {name!r} has shape {getattr(values, 'shape', type(values).__name__)}",
+                    f"a measure returns one number per example: shape {mask.shape}",
+                    "sum over pixels and dimensions, keep the axis of examples",
+                )
+            values = jnp.where(mask > 0, values.astype(jnp.float32), 0.0)
+            total, count = jnp.sum(values), jnp.sum(mask)
+            spread = jnp.sum(mask * (values - total / jnp.maximum(count, 1.0)) ** 2)
+            sums[name] = jnp.stack([total, count, spread])
+        return sums
+
+    return jax.jit(one, out_shardings=parallel.replicated(mesh))
+
+
+def _padded(arrays: Mapping[str, Array], start: int, size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    real = min(size, len(next(iter(arrays.values()))) - start)
+    take = np.arange(start, start + size) % (start + real)  # padding repeats real rows: valid input for any model
+    take[real:] = start
+    return {name: value[take] for name, value in arrays.items()}, (np.arange(size) < real).astype(np.float32)
+
+
+def _own_rows(tree: Any) -> Any:
+    index, count = jax.process_index(), jax.process_count()
+    return jax.tree.map(lambda x: x[len(x) * index // count : len(x) * (index + 1) // count], tree)
+
+
+def _columns(parts: list[dict[str, np.ndarray]]) -> dict[str, list[np.ndarray]]:
+    return {name: [part[name] for part in parts] for name in parts[0]}
+
+
+def _pooled(name: str, batches: np.ndarray) -> Measured:
+    """Totals, counts and spreads of batches [n, 3] to one mean, in float64 (Chan et al. 1979, pairwise update)."""
+    total, count, spread = np.asarray(batches, np.float64).T
+    rows, mean = count.sum(), total.sum() / count.sum()
+    if not np.isfinite(mean):
+        raise NonFinite(f"evaluation: the mean of {name!r} is {mean}", "", "look at the measure on single batches")
+    squares = spread.sum() + np.sum(count * (total / count - mean) ** 2)
+    return Measured(float(mean), float(np.sqrt(squares / (rows * max(rows - 1, 1)))), int(rows))

@@ -1,0 +1,157 @@
+"""What a run directory says in words: configuration, environment, results.
+
+`config.json` holds the experiment's fields beside the command's options, and `facts`: the part that must not change
+when a run goes on.  `results.json` holds the run's state, and each result with its kind: a bound and an exact value
+never look alike.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import os
+import platform
+import resource
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import genjax
+from genjax.averages import has_ema
+from genjax.errors import BadInput
+from genjax.experiment import Experiment
+from genjax.fields import Loaded
+from genjax.report import write_whole
+
+RECORDED = ("JAX_PLATFORMS", "XLA_FLAGS", "CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURM_NNODES", "TPU_NAME")
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """`config.json` of a run directory.
+
+    Raises:
+      BadInput: not a run directory, or its configuration cannot be read.
+    """
+    path = Path(directory) / "config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(
+            f"{directory} is not a run directory: it has no config.json",
+            "a run directory is made by genjax train",
+            "genjax list runs shows those there are",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read: {error}", "it is the JSON file written when the run began") from error
+
+
+def configuration(loaded: Loaded, values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """`config.json`: the experiment's file, fields and defaults, the command's options, the digest of the source."""
+    defaults = {f.name: f.default for f in loaded.fields if f.default is not inspect.Parameter.empty}
+    experiment = {
+        "file": str(loaded.path), "name": loaded.name, "title": loaded.title,
+        "fields": jsonable(values), "defaults": jsonable(defaults),
+    }  # fmt: skip
+    kept = {name: value for name, value in options.items() if name not in NOT_KEPT}
+    return {"experiment": experiment, **kept, "source": hashlib.sha256(loaded.source).hexdigest()}
+
+
+NOT_KEPT = ("workdir", "debug", "allow_change", "coordinator", "processes", "process")
+
+
+def facts_of(config: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
+    """What must not change when a run goes on: fields, seed, precision, the experiment's source, the data."""
+    told = {name: config[name] for name in ("seed", "precision", "source")}
+    return {"experiment": config["experiment"]["name"], **config["experiment"]["fields"], **told,
+            "data": fingerprints(experiment)}  # fmt: skip
+
+
+def fingerprints(experiment: Experiment) -> str:
+    """The digests of the data of all stages."""
+    return "+".join(stage.data.fingerprint[:16] for stage in experiment.stages)
+
+
+def environment() -> dict[str, Any]:
+    """`environment.json`: versions, devices, and the few variables that change numbers."""
+    device = jax.devices()[0]
+    return {
+        "genjax": genjax.__version__, "commit": code_version(), "jax": jax.__version__, "jaxlib": jax.lib.__version__,
+        "python": platform.python_version(), "platform": device.platform, "device_kind": device.device_kind,
+        "device_count": jax.device_count(), "host_count": jax.process_count(), "system": platform.platform(),
+        "cpus": os.cpu_count(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "variables": {name: os.environ[name] for name in RECORDED if name in os.environ},
+    }  # fmt: skip
+
+
+def code_version() -> str:
+    """The library's version, with the commit where it runs from a checkout."""
+    where = Path(genjax.__file__).parent
+    command = ["git", "-C", str(where), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return genjax.__version__
+    commit = found.stdout.strip() if found.returncode == 0 and (where.parent / ".git").exists() else ""
+    return f"{genjax.__version__}+{commit}" if commit else genjax.__version__
+
+
+def peak_bytes() -> int:
+    """The most memory used: the device's where it counts, else the process's."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return int(stats.get("peak_bytes_in_use") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def jsonable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as JSON will give them back."""
+    return json.loads(json.dumps(dict(values), default=lambda v: dataclasses.asdict(v)))
+
+
+def finished(directory: Path, config: Mapping[str, Any]) -> bool:
+    """Whether the directory holds the finished run of these fields."""
+    path = directory / "results.json"
+    if not path.exists():
+        return False
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return results.get("state") == "finished" and results.get("fields") == jsonable(config["experiment"]["fields"])
+
+
+def write_results(directory: Path, leader: bool, values: Mapping[str, Any]) -> None:
+    """`results.json`, by the first process only."""
+    if leader:
+        fields = read_config(directory)["experiment"]["fields"]
+        write_whole(directory / "results.json", json.dumps({**values, "fields": fields}, indent=1))
+
+
+def result_lines(
+    experiment: Experiment, results: Mapping[str, Any], state: Any, step: int, precision: str
+) -> list[dict[str, Any]]:
+    """Measurements as `results.json` keeps them: value, error, unit, kind of bound, count, ema or raw."""
+    stage = experiment.stages[-1].name
+    weights = "ema" if has_ema(state.opt_state) else "raw"
+    lines = []
+    for name, measured in results.items():
+        split, _, measure = name.partition("/")
+        quantity = experiment.evaluations[split].quantities.get(measure)
+        if quantity is None:
+            continue
+        lines.append({
+            "name": name, "value": measured.value, "standard_error": measured.standard_error, "unit": quantity.unit,
+            "kind": quantity.kind, "better": quantity.better, "count": measured.count, "weights": weights,
+            "precision": precision, "stage": stage, "step": step, "data": experiment.data,
+        })  # fmt: skip
+    return lines
+
+
+def result_text(line: Mapping[str, Any]) -> str:
+    """One result as a line that says what kind of number it is."""
+    return (
+        f"{line['name']} {line['value']:.4g} ± {line['standard_error']:.2g} {line['unit']} ({line['kind']}; "
+        f"{line['data']}, N={line['count']:,}, {line['weights']}, {line['precision']}, step {line['step']:,})"
+    )

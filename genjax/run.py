@@ -1,0 +1,284 @@
+"""A run: its directory, its configuration, its beginning and its end.
+
+    RUN/config.json  environment.json  experiment.py  metrics.jsonl  results.json  report.html
+    RUN/checkpoints/  pictures/  tensorboard/  quarantine/  LOCK
+
+`config.json` and the copy of the experiment file are written first and say what the run is; a later start in the same
+directory goes on with the same run or refuses, field by field.
+"""
+
+import contextlib
+import itertools
+import json
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+
+from genjax import hosts
+from genjax.checkpoint import Identity, check_same, lock, open_store, seals
+from genjax.compilation import PRECISIONS
+from genjax.errors import BadInput, GenjaxError
+from genjax.experiment import Experiment
+from genjax.fields import Loaded, build, load
+from genjax.record import (
+    code_version,
+    configuration,
+    environment,
+    facts_of,
+    fingerprints,
+    finished,
+    peak_bytes,
+    read_config,
+    result_lines,
+    result_text,
+    write_results,
+)
+from genjax.report import draw, open_log, open_progress, write_report, write_whole
+from genjax.stopping import stop_requests
+from genjax.train import Options, Outcome, Outlets, train
+from genjax.types import Stage
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class TrainOptions(NamedTuple):
+    """Options of the command; every other option is a field of the experiment."""
+
+    workdir: str | None = None
+    """The run's own directory; default: runs/EXPERIMENT-DATE-TIME. A directory that holds this run is gone on with."""
+    seed: int = 0
+    """From 0 to 2^32 - 1; parameters, batches and noise are pure functions of it."""
+    devices: int | None = None
+    """How many devices to use; default: all."""
+    checkpoint_every: int | None = None
+    """Updates between checkpoints; default: a tenth of the stage, at most 5,000."""
+    log_every: int | None = None
+    """Updates between log lines; default: a hundredth of the stage, at most 1,000."""
+    evaluate_every: int | None = None
+    """Updates between evaluations; default: a tenth of the stage."""
+    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
+    """bfloat16 computes in bfloat16 with float32 parameters and reductions."""
+    parallel: Literal["jit", "fsdp", "pmap"] = "jit"
+    """jit: replicated state; fsdp: state sharded over the devices; pmap: one program a device."""
+    keep: int = 3
+    """Newest checkpoints to keep; the best one and the last of each stage are kept besides."""
+    allow_change: tuple[str, ...] = ()
+    """Fields that may differ from the run that is gone on with, for example: steps."""
+    coordinator: str | None = None
+    """Several hosts: HOST:PORT of process 0; default: detected (Slurm, Open MPI, GKE, Cloud TPU)."""
+    processes: int | None = None
+    """Several hosts: number of processes; default: detected."""
+    process: int | None = None
+    """Several hosts: number of this process, from 0; default: detected."""
+    debug: bool = False
+    """Whole tracebacks instead of three lines, and a check for NaN after every operation."""
+
+
+def start_run(loaded: Loaded, values: Mapping[str, Any], options: TrainOptions) -> int:
+    """Train an experiment in its run directory, from the beginning or from where it stopped.
+
+    Args:
+      loaded: the experiment file.
+      values: its fields.
+      options: the command's.
+
+    Returns:
+      0: the run is finished, now or already before.
+
+    Raises:
+      GenjaxError: with its exit code.
+    """
+    _check_options(options)
+    hosts.start(options.coordinator, options.processes, options.process)
+    directory, leader = _directory(loaded, options), jax.process_index() == 0
+    experiment = build(loaded, values)
+    config = configuration(loaded, values, options._asdict())
+    facts = facts_of(config, experiment)
+    with lock(directory) if leader else contextlib.nullcontext():
+        if leader:
+            _settle(directory, loaded, config, facts, options)
+        hosts.agree(facts)
+        if finished(directory, config):
+            _say(f"{directory} is finished: nothing to do", leader)
+            return 0
+        with stop_requests(hosts.stop_signals()) as asked:
+            calls = itertools.count()
+            stop = lambda: hosts.agree_to_stop(next(calls), asked())
+            return _train(experiment, directory, loaded, facts, options, stop, leader)
+
+
+def resume_arguments(directory: Path) -> tuple[Loaded, dict[str, Any]]:
+    """The experiment of a run directory, its fields' defaults replaced by the run's values, and its options."""
+    config = read_config(directory)
+    told = config["experiment"]
+    loaded = load(directory / "experiment.py")._replace(name=told["name"])
+    fields = tuple(f._replace(default=_typed(told["fields"].get(f.name, f.default))) for f in loaded.fields)
+    kept = {name: config[name] for name in TrainOptions._fields if name in config}
+    return loaded._replace(fields=fields), {**kept, "workdir": str(directory)}
+
+
+def _train(
+    experiment: Experiment, directory: Path, loaded: Loaded, facts: dict[str, Any], options: TrainOptions,
+    stop: Callable[[], bool], leader: bool,
+) -> int:  # fmt: skip
+    progress, run_id = open_progress(sys.stderr), read_config(directory)["run_id"]
+    prng = str(jax.config.jax_default_prng_impl)
+    identity = Identity(run_id, facts, code_version(), fingerprints(experiment), prng)
+    better = _better(experiment)
+    store = open_store(directory, identity, keep=options.keep, better=better)
+    newest = _newest(directory)
+    log = open_log(directory, [stage.steps for stage in experiment.stages], after=newest) if leader else None
+    best: dict[str, float] = {}
+
+    def row(values: Mapping[str, Any]) -> None:
+        if log is not None:
+            log.write(values)
+            if values["kind"] != "train":
+                progress.say(_evaluation_line(values, experiment, best))
+
+    def show(stage: Stage, step: int, metrics: Mapping[str, float]) -> None:
+        if leader:
+            progress.step(stage.name, step, stage.steps, loss=metrics.get("loss"), batch_size=stage.data.batch_size)
+
+    def picture(name: str, stage: str, index: int, step: int, images: Any) -> None:
+        if log is not None:
+            log.picture(name, stage, index, step, draw(images))
+
+    outlets = Outlets(row, picture, show, store, stop)
+    chosen = Options(*(getattr(options, name) for name in Options._fields))
+    _say(_headline(loaded, directory, experiment, options), leader)
+    write_results(directory, leader, {"state": "running"})
+    try:
+        outcome = train(experiment, directory, chosen, outlets)
+    except BaseException as error:
+        state = {2: "refused", 3: "non-finite", 4: "damaged", 75: "preempted"}.get(getattr(error, "exit_code", 1))
+        write_results(directory, leader, {"state": state or "failed", "message": str(error)})
+        if isinstance(error, GenjaxError) and error.exit_code == 75:
+            progress.close()
+            raise type(error)(*error.lines[:2], f"go on with: genjax resume {directory}") from None
+        raise
+    finally:
+        progress.close()
+        store.close()
+        if log is not None:
+            log.close()
+        if leader:
+            write_report(directory)
+    if leader:
+        _finish(experiment, directory, loaded, options, outcome)
+    return 0
+
+
+def _finish(experiment: Experiment, directory: Path, loaded: Loaded, options: TrainOptions, outcome: Outcome) -> None:
+    lines = result_lines(experiment, outcome.results, outcome.state, outcome.step, options.precision)
+    rate = outcome.examples / outcome.seconds if outcome.examples else None
+    write_results(directory, True, {
+        "state": "finished", "results": lines, "parameters": outcome.parameters, "seconds": outcome.seconds,
+        "compile_seconds": outcome.compile_seconds, "examples_per_second": rate, "peak_bytes": peak_bytes(),
+    })  # fmt: skip
+    report = write_report(directory)
+    _say("", True)
+    for line in lines:
+        _say(result_text(line), True)
+    _say(f"{outcome.step:,} updates in {outcome.seconds:.1f} s, {outcome.compile_seconds:.1f} s compiling", True)
+    _say(f"report   {report}", True)
+    _say(f"next     genjax sample {directory} --n 64 --out grid.png", True)
+    _say(f"         genjax evaluate {directory}", True)
+    if any(field.name == "steps" for field in loaded.fields):
+        more = 2 * outcome.step
+        _say(f"         genjax resume {directory} --steps {more} --allow-change steps", True)
+    if any(field.name == "learning_rate" for field in loaded.fields):
+        _say(f"         genjax sweep {loaded.path} learning_rate=3e-4,1e-3,3e-3 seed=0:3", True)
+
+
+def _evaluation_line(row: Mapping[str, Any], experiment: Experiment, best: dict[str, float]) -> str:
+    parts = []
+    for name, value in row.items():
+        split, _, measure = name.partition("/")
+        evaluation = experiment.evaluations.get(split)
+        if evaluation is not None and measure in evaluation.quantities:
+            parts.append(f"{name} {value:.4g}")
+    return f"{row['stage']} step {row['step']:,}: " + "  ".join(parts)
+
+
+def _headline(loaded: Loaded, directory: Path, experiment: Experiment, options: TrainOptions) -> str:
+    device = jax.devices()[0]
+    count = options.devices or jax.device_count()
+    stages = ", ".join(f"{stage.name} {stage.steps:,} updates" for stage in experiment.stages)
+    return (
+        f"{loaded.title}\nrun      {directory}\nstages   {stages}\n"
+        f"device   {count} x {device.device_kind}, {options.precision}, {options.parallel}"
+    )
+
+
+def _check_options(options: TrainOptions) -> None:
+    if not 0 <= options.seed < 2**32:
+        raise BadInput(f"--seed {options.seed}", "allowed: whole numbers from 0 to 4294967295", "larger seeds collide")
+    if options.precision not in PRECISIONS:
+        raise BadInput(f"--precision {options.precision}", f"allowed: {', '.join(PRECISIONS)}")
+    if options.keep < 1:
+        raise BadInput(f"--keep {options.keep}", "allowed: whole numbers from 1")
+    if options.debug:
+        jax.config.update("jax_debug_nans", True)
+
+
+def _directory(loaded: Loaded, options: TrainOptions) -> Path:
+    if options.workdir is None and jax.process_count() > 1:
+        raise BadInput("several processes without --workdir", "all must write to one place", "add --workdir RUN")
+    if options.workdir is None:
+        return Path("runs") / f"{loaded.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    directory = Path(options.workdir)
+    if not NAME.fullmatch(directory.name):
+        raise BadInput(
+            f"--workdir {options.workdir[:120]}",
+            "the last part of its path is the run's name: letters, digits, '.', '_', '-', at most 100",
+            f"for example --workdir runs/{loaded.name}-1",
+        )
+    return directory
+
+
+def _settle(
+    directory: Path, loaded: Loaded, config: dict[str, Any], facts: dict[str, Any], options: TrainOptions
+) -> None:
+    """Write what the run is, or refuse what differs from what is written."""
+    run_id = secrets.token_hex(8)
+    if (directory / "config.json").exists():
+        old = read_config(directory)
+        check_same(old["facts"], facts, options.allow_change)
+        run_id = old["run_id"]
+    elif any(path.name != "LOCK" for path in directory.iterdir()):
+        raise BadInput(
+            f"--workdir {directory} holds files, but no config.json",
+            "a new or empty directory, or one that holds a run",
+            "choose another --workdir",
+        )
+    write_whole(directory / "experiment.py", loaded.source)
+    write_whole(directory / "config.json", json.dumps({**config, "facts": facts, "run_id": run_id}, indent=1))
+    write_whole(directory / "environment.json", json.dumps(environment(), indent=1))
+
+
+def _newest(directory: Path) -> tuple[int, int] | None:
+    found = seals(directory)
+    return (found[0].stage_index, found[0].step) if found else None
+
+
+def _better(experiment: Experiment) -> str:
+    split, _, measure = (experiment.select or "").partition("/")
+    evaluation = experiment.evaluations.get(split)
+    known = evaluation is not None and measure in evaluation.quantities
+    return evaluation.quantities[measure].better if known else "lower"
+
+
+def _typed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _say(text: str, leader: bool) -> None:
+    if leader:
+        print(text, flush=True)

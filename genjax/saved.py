@@ -1,0 +1,140 @@
+"""What is done with a run that has checkpoints: evaluate, sample."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from genjax import parallel
+from genjax.checkpoint import restore
+from genjax.compilation import Keys, stage_keys
+from genjax.errors import BadInput, Damaged
+from genjax.evaluate import averaged_state, evaluator
+from genjax.experiment import Experiment
+from genjax.fields import build
+from genjax.record import result_lines, result_text
+from genjax.report import draw, save_png
+from genjax.run import resume_arguments
+from genjax.types import State
+
+
+class EvaluateOptions(NamedTuple):
+    """Options of `genjax evaluate RUN`."""
+
+    step: int | None = None
+    """The checkpoint of this step; default: the newest."""
+    seed: int = 0
+    """Of the measures' noise."""
+    devices: int | None = None
+    """How many devices to use; default: all."""
+    debug: bool = False
+    """Whole tracebacks."""
+
+
+class SampleOptions(NamedTuple):
+    """Options of `genjax sample RUN`."""
+
+    n: int = 64
+    """How many samples."""
+    out: str = "samples.png"
+    """A picture (.png), or the numbers themselves (.npz)."""
+    step: int | None = None
+    """The checkpoint of this step; default: the newest."""
+    seed: int = 0
+    """Of the samples."""
+    devices: int | None = None
+    """How many devices to use; default: all."""
+    debug: bool = False
+    """Whole tracebacks."""
+
+
+class Opened(NamedTuple):
+    """A run whose last stage's state has been restored."""
+
+    experiment: Experiment
+    state: State  # raw parameters
+    step: int
+    mesh: Any
+    keys: Keys
+    precision: str
+
+
+def open_run(path: str, step: int | None, devices: int | None, seed: int) -> Opened:
+    """Restore a checkpoint of a run's last stage, by the run's own copy of its experiment file.
+
+    Args:
+      path: the run directory.
+      step: of the checkpoint; None: the newest.
+      devices: how many; None: all.
+      seed: of the keys for evaluation and sampling.
+
+    Raises:
+      BadInput: no run directory, no checkpoint of the last stage yet, the step is not kept.
+      Damaged: no checkpoint can be read.
+    """
+    directory = Path(path)
+    loaded, options = resume_arguments(directory)
+    experiment = build(loaded, {field.name: field.default for field in loaded.fields})
+    mesh, index = parallel.mesh(devices), len(experiment.stages) - 1
+    stage = experiment.stages[index]
+    keys = stage_keys(options["seed"], index)
+    example = jax.eval_shape(lambda feed, key: stage.data.batch(feed, key, 0), _example(stage), keys.data)
+    shapes = jax.eval_shape(stage.learner.init, keys.init, example)
+    shardings = parallel.state_shardings(mesh, shapes)
+    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    found = restore(directory, abstract, step=step, stage_index=index)
+    if found is None:
+        raise BadInput(
+            f"{directory} has no checkpoint of its last stage {stage.name!r} yet",
+            "a checkpoint is written after a tenth of the stage, or --checkpoint-every",
+            f"genjax resume {directory}",
+        )
+    return Opened(experiment, found[0], found[1].step, mesh, stage_keys(seed, index), options["precision"])
+
+
+def evaluate_run(path: str, options: EvaluateOptions) -> int:
+    """Measure a checkpoint on every evaluation of the experiment, print the lines, add them to evaluations.jsonl."""
+    run = open_run(path, options.step, options.devices, options.seed)
+    if not run.experiment.evaluations:
+        raise BadInput(f"the experiment of {path} has no evaluations", "Experiment(evaluations={...}) defines them")
+    results = {}
+    for number, (name, evaluation) in enumerate(sorted(run.experiment.evaluations.items())):
+        measured = evaluator(evaluation, run.mesh)(run.state, jax.random.fold_in(run.keys.evaluate, number))
+        results |= {f"{name}/{measure}": value for measure, value in measured.items()}
+    lines = result_lines(run.experiment, results, run.state, run.step, "float32")
+    with open(Path(path) / "evaluations.jsonl", "a", encoding="utf-8") as file:
+        file.writelines(json.dumps({**line, "seed": options.seed}) + "\n" for line in lines)
+    print("\n".join(result_text(line) for line in lines))
+    return 0
+
+
+def sample_run(path: str, options: SampleOptions) -> int:
+    """Draw n samples from a checkpoint into a picture or an .npz file."""
+    out = Path(options.out)
+    if options.n < 1:
+        raise BadInput(f"--n {options.n}", "allowed: whole numbers from 1", "for example --n 64")
+    if out.suffix not in (".png", ".npz"):
+        raise BadInput(f"--out {options.out}", "allowed: a file ending in .png or .npz", "--out samples.png")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK) or out.is_dir():
+        raise BadInput(f"--out {options.out} cannot be written", "its folder must exist and be writable")
+    run = open_run(path, options.step, options.devices, options.seed)
+    if run.experiment.sample is None:
+        raise BadInput(f"the experiment of {path} defines no sample function", "Experiment(sample=f) defines it")
+    sample = jax.jit(run.experiment.sample, static_argnums=2)
+    images = np.asarray(sample(averaged_state(run.state), jax.random.fold_in(run.keys.evaluate, 2**30), options.n))
+    if not np.isfinite(images).all():
+        raise Damaged("the samples are not finite", "", "sample an earlier checkpoint with --step")
+    if out.suffix == ".png":
+        save_png(out, draw(images))
+    else:
+        np.savez(out, samples=images)
+    print(f"{options.n} samples of step {run.step:,} in {out}")
+    return 0
+
+
+def _example(stage: Any) -> Any:
+    source = stage.data
+    return source.resident if source.fetch is None else source.fetch(0, 0)
