@@ -2,6 +2,7 @@
 
 from genjax.report.files import write_whole
 from genjax.report.log import Log, open_log, read_log, truncate_after
+from genjax.report.page import write_report
 from genjax.report.pictures import draw, grid, save_png, scatter, side_by_side
 from genjax.report.progress import Progress, duration, number, open_progress
 
@@ -19,5 +20,6 @@ __all__ = [
     "scatter",
     "side_by_side",
     "truncate_after",
+    "write_report",
     "write_whole",
 ]

@@ -1,0 +1,110 @@
+"""A run directory as plain values: all that is there, and notes about what is not.
+
+A run that has just started, was killed or is damaged is read as well as a finished one.
+"""
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from genjax.errors import Damaged
+from genjax.report.log import read_log
+
+
+class Snapshot(NamedTuple):
+    """A picture of some step."""
+
+    stage_index: int
+    step: int
+    png: bytes
+
+
+class Record(NamedTuple):
+    """What a run directory says."""
+
+    directory: Path
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    outcome: Mapping[str, Any]  # results.json
+    rows: Sequence[Mapping[str, Any]]  # metrics.jsonl
+    source: str  # the experiment file
+    pictures: Mapping[str, Sequence[Snapshot]]  # in the order of training
+    notes: Sequence[str]  # what could not be read
+
+
+def read_record(directory: str | Path) -> Record:
+    """Reads whatever a run directory holds; nothing in it is executed."""
+    directory, notes = Path(directory), list[str]()
+    config, environment, outcome = (
+        _object(directory / f"{name}.json", notes) for name in ("config", "environment", "results")
+    )
+    try:
+        rows = read_log(directory)
+    except (Damaged, OSError) as error:
+        rows = []
+        notes.append(str(error))
+    source = directory / "experiment.py"
+    text = source.read_text("utf-8", errors="replace") if source.is_file() else ""
+    return Record(directory, config, environment, outcome, rows, text, _pictures(directory / "pictures"), notes)
+
+
+def name_of(record: Record) -> str:
+    """The experiment's name: from the configuration, else the directory's."""
+    experiment = mapping(record.config.get("experiment"))
+    return str(experiment.get("name") or Path(str(experiment.get("file") or record.directory.resolve().name)).stem)
+
+
+def description(record: Record) -> str:
+    """The first paragraph of the experiment's docstring, on one line.
+
+    >>> about = Record(Path("."), {}, {}, {}, [], '"A VAE\\\\non digits.\\\\n\\\\nPaper: ..."', {}, [])
+    >>> description(about)
+    'A VAE on digits.'
+    """
+    try:
+        text = ast.get_docstring(ast.parse(record.source)) or ""
+    except (SyntaxError, ValueError, RecursionError):
+        return ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def results(record: Record) -> list[Mapping[str, Any]]:
+    """The result lines that have a name and a number."""
+    lines = record.outcome.get("results")
+    known = [mapping(line) for line in lines] if isinstance(lines, list) else []
+    return [line for line in known if "name" in line and isinstance(line.get("value"), int | float)]
+
+
+def state(record: Record) -> str:
+    """ "finished", "preempted", ... as the run wrote it; "running" or "started" if it wrote none yet."""
+    return str(record.outcome.get("state") or ("running" if record.rows else "started"))
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The value if it is an object of JSON, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def _object(path: Path, notes: list[str]) -> Mapping[str, Any]:
+    try:
+        value = json.loads(path.read_bytes()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        notes.append(f"{path.name} cannot be read: {error}")
+        return {}
+    if not isinstance(value, dict):
+        notes.append(f"{path.name} holds no object")
+    return mapping(value)
+
+
+def _pictures(folder: Path) -> dict[str, list[Snapshot]]:
+    pictures: dict[str, list[Snapshot]] = {}
+    for path in sorted(folder.glob("*.png")):
+        match = re.fullmatch(r"(.+)-(\d+)-(\d+)", path.stem)
+        data = path.read_bytes()
+        if match and data.startswith(b"\x89PNG"):
+            snapshot = Snapshot(int(match[2]), int(match[3]), data)
+            pictures.setdefault(match[1], []).append(snapshot)
+    return {name: sorted(found, key=lambda s: s[:2]) for name, found in pictures.items()}
