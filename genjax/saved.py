@@ -26,8 +26,8 @@ class EvaluateOptions(NamedTuple):
 
     step: int | None = None
     """The checkpoint of this step; default: the newest."""
-    seed: int = 0
-    """Of the measures' noise."""
+    seed: int | None = None
+    """Of the measures' noise; default: the run's own, which repeats its numbers."""
     devices: int | None = None
     """How many devices to use; default: all."""
     debug: bool = False
@@ -62,14 +62,14 @@ class Opened(NamedTuple):
     precision: str
 
 
-def open_run(path: str, step: int | None, devices: int | None, seed: int) -> Opened:
+def open_run(path: str, step: int | None, devices: int | None, seed: int | None) -> Opened:
     """Restore a checkpoint of a run's last stage, by the run's own copy of its experiment file.
 
     Args:
       path: the run directory.
       step: of the checkpoint; None: the newest.
       devices: how many; None: all.
-      seed: of the keys for evaluation and sampling.
+      seed: of the keys for evaluation and sampling; None: the run's.
 
     Raises:
       BadInput: no run directory, no checkpoint of the last stage yet, the step is not kept.
@@ -92,7 +92,8 @@ def open_run(path: str, step: int | None, devices: int | None, seed: int) -> Ope
             "a checkpoint is written after a tenth of the stage, or --checkpoint-every",
             f"genjax resume {directory}",
         )
-    return Opened(experiment, found[0], found[1].step, mesh, stage_keys(seed, index), options["precision"])
+    keys = stage_keys(options["seed"] if seed is None else seed, index)
+    return Opened(experiment, found[0], found[1].step, mesh, keys, options["precision"])
 
 
 def evaluate_run(path: str, options: EvaluateOptions) -> int:
