@@ -1,6 +1,5 @@
 """Bernoulli and categorical variables, given by logits."""
 
-
 import jax
 import jax.numpy as jnp
 
@@ -25,8 +24,11 @@ def bernoulli_log_prob(x: Array, logits: Array) -> jax.Array:
     -0.6931
     """
     x, logits = upcast(x), upcast(logits)
-    # x l - max(l, 0) is exact for binary x, so that nothing cancels where the probability is near 1.
-    return (x * logits - jnp.maximum(logits, 0.0)) - jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    # x l - max(l, 0) is exact for binary x, so that nothing cancels where the probability is near 1.  Both branches
+    # take the same side at l = 0, where maximum and abs would give a wrong gradient: a decoder may start at zero.
+    positive = logits >= 0.0
+    tail = jnp.log1p(jnp.exp(jnp.where(positive, -logits, logits)))
+    return (x * logits - jnp.where(positive, logits, 0.0)) - tail
 
 
 def kl_bernoulli(logits_q: Array, logits_p: Array) -> jax.Array:

@@ -1,6 +1,5 @@
 """The discretised logistic: a logistic variable rounded to the grid level / (L - 1) of an image with L grey levels."""
 
-
 import jax
 import jax.numpy as jnp
 

@@ -110,27 +110,33 @@ def discretized_logistic(levels: int) -> Likelihood:
 
 
 def check_support(dataset: Any, likelihood: Likelihood) -> None:
-    """Stop unless `likelihood` is a probability of the values that the images of `dataset` take.
+    """Stop unless `likelihood` is a probability of the values that the prepared images of `dataset` take.
 
     Args:
-      dataset: with `name` and `levels`, the number of grey levels of its images in [0, 1].
+      dataset: a `genjax.data.Dataset`.  If its stored images have other levels than the likelihood, the first hundred
+        training images are prepared and looked at: dynamic binarization makes black and white of 256 levels.
       likelihood: the decoder's.
 
     Raises:
-      BadInput: the grids differ; the message names the range and the decoder that fits.
+      BadInput: a value off the likelihood's grid; the message names the range and the decoder that fits.
 
-    >>> from types import SimpleNamespace
-    >>> check_support(SimpleNamespace(name="digits", levels=17), categorical(17))
+    >>> from genjax.data import digits
+    >>> check_support(digits(), categorical(17))
     """
     if dataset.levels == likelihood.levels:
         return
-    fits = "bernoulli()" if dataset.levels == 2 else f"categorical({dataset.levels})"
-    raise BadInput(
-        f"data set {dataset.name} has {dataset.levels} levels in [0, 1], the {likelihood.name} decoder is a "
-        f"probability of {likelihood.levels}",
-        f"a decoder that fits: {fits} or discretized_logistic({dataset.levels})",
-        "change `likelihood` in the experiment, or choose a data set with other levels (genjax data list)",
-    )
+    rows = {name: jnp.asarray(array[:100]) for name, array in dataset.train.arrays.items()}
+    image = np.asarray(dataset.train.prepare(rows, jax.random.key(0))["image"], np.float64)
+    level = image * (likelihood.levels - 1)
+    off = image[(np.abs(level - np.round(level)) > 1e-3) | (image < 0) | (image > 1)]
+    if off.size:
+        fits = f"discretized_logistic({dataset.levels}) or categorical({dataset.levels})"
+        raise BadInput(
+            f"likelihood = {likelihood.name}: data set {dataset.name} holds the pixel {off[0]:.4g} "
+            f"(its images: {dataset.levels} levels in [{image.min():.3g}, {image.max():.3g}])",
+            f"allowed for this likelihood: the values level / {likelihood.levels - 1} in [0, 1]",
+            f"a decoder that fits: {'bernoulli()' if dataset.levels == 2 else fits}; or a binarized data set",
+        )
 
 
 def logit_of_mean(images: Array, least: float = 0.001) -> np.ndarray:
