@@ -48,14 +48,14 @@ def line_chart(series: Sequence[Series], label: str, log_x: bool = False) -> Htm
       log_x: positions log(1 + x / first positive x), where step 0 has a place too.
 
     Returns:
-      An `svg` element.  What lies far above the rest, such as the first moments of training, leaves the frame at the
+      The axis begins at step 0, so that the charts of a stage can be compared.  An `svg` element.  What lies far above the rest, such as the first moments of training, leaves the frame at the
       top, where a mark tells the highest value.
     """
-    points = [(x, y) for s in series for x, y in zip(s.x, s.y, strict=True) if math.isfinite(y)]
+    points = [(float(x), float(y)) for s in series for x, y in zip(s.x, s.y, strict=True) if math.isfinite(y)]
     if not points:
         return element("p", "no finite value", class_="quiet")
     top = _ceiling([y for _, y in points])
-    frame = line_frame([x for x, _ in points], [y for _, y in points if y <= top], log_x)
+    frame = line_frame([0.0, *(x for x, _ in points)], [y for _, y in points if y <= top], log_x)
     above = [(y, x) for x, y in points if y > top]
     lines = _clipped(*[_curve(s, frame, top) for s in series])
     content = join(_axes(frame), lines, _mark(frame, above))
@@ -242,6 +242,13 @@ def _mark(frame: Frame, above: Sequence[tuple[float, float]]) -> Html | None:
     if not above:
         return None
     y, x = max(above)
-    anchor, shift = ("end", -7) if frame.x(x) > WIDTH / 2 else ("start", 7)
-    text = element("text", number(y), x=round(frame.x(x) + shift, 1), y=TOP + 6, text_anchor=anchor, class_="above")
+    anchor, shift = ("end", -9) if frame.x(x) > WIDTH / 2 else ("start", 9)
+    text = element(
+        "text",
+        f"{number(y)} at step {x:,.0f}",
+        x=round(frame.x(x) + shift, 1),
+        y=TOP + 6,
+        text_anchor=anchor,
+        class_="above",
+    )
     return join(element("path", d=f"M{frame.x(x):.1f},{TOP - 6:.1f}l4,7h-8z", class_="above"), text)

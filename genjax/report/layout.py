@@ -93,9 +93,13 @@ def byte_text(value: Any) -> str:
 def plain(value: Any) -> str:
     """A value of a configuration.
 
-    >>> plain(1e-3), plain(True), plain("jit")
-    ('0.001', 'true', 'jit')
+    >>> plain(1e-3), plain(True), plain([64, 32])
+    ('0.001', 'true', '64, 32')
     """
+    if isinstance(value, dict):
+        return ", ".join(f"{name} = {plain(inner)}" for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(inner) for inner in value)
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -23,8 +23,7 @@ import numpy as np
 
 from genjax.errors import BadInput, Damaged
 from genjax.report.files import write_whole
-from genjax.report.pictures import draw, save_png
-from genjax.types import Array
+from genjax.report.pictures import save_png
 
 ROW = ("stage", "stage_index", "step", "kind", "time")  # the keys of a row that are no metrics
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -34,7 +33,7 @@ class Log(NamedTuple):
     """The open log of a run."""
 
     write: Callable[[Mapping[str, Any]], None]  # a row: stage, stage_index, step, kind and metrics (scalars)
-    picture: Callable[[str, str, int, int, Array], Path]  # (name, stage, stage_index, step, what `draw` takes)
+    picture: Callable[[str, str, int, int, np.ndarray], Path]  # (name, stage, stage_index, step, uint8 [h, w, 3])
     close: Callable[[], None]
 
 
@@ -72,10 +71,9 @@ def open_log(directory: str | Path, stage_steps: Sequence[int], after: tuple[int
             if name not in ROW and isinstance(value, int | float) and math.isfinite(value):
                 board().add_scalar(name if "/" in name else f"{row['kind']}/{name}", value, step)
 
-    def picture(name: str, stage: str, stage_index: int, step: int, values: Array) -> Path:
+    def picture(name: str, stage: str, stage_index: int, step: int, pixels: np.ndarray) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._]{0,63}", name):
             raise BadInput(f"picture name {name!r}", "letters, digits, '.' and '_', at most 64", "rename the picture")
-        pixels = draw(values)
         (directory / "pictures").mkdir(exist_ok=True)
         path = directory / "pictures" / f"{name}-{stage_index:02d}-{step:09d}.png"
         board().add_image(name, pixels, starts[stage_index] + step, dataformats="HWC")

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genjax.report import record as run
+from genjax.report import contents
 from genjax.report.charts import stage_charts
 from genjax.report.files import write_whole
 from genjax.report.layout import byte_text, counted, fact_list, measured, page, plain, section, table
 from genjax.report.markup import Html, element, join
 from genjax.report.progress import duration
-from genjax.report.record import Record, Snapshot, mapping
+from genjax.report.contents import Contents, Snapshot, mapping
 from genjax.report.source import coloured, linked
 
 MOST = 12  # snapshots of a picture on the page; the others stay in pictures/
@@ -23,6 +23,7 @@ MEANING = {
     "exact": "computed, neither bounded nor sampled",
     "estimate": "may miss the true value on either side",
 }
+IDENTITY = ("run_id", "source")  # in the configuration, but nobody chose them
 STATES = {
     "finished": "Finished",
     "running": "Running when this page was written",
@@ -44,37 +45,38 @@ def write_report(directory: str | Path) -> Path:
     Raises:
       Damaged: the page cannot be written.
     """
-    record = run.read_record(directory)
+    run = contents.read_contents(directory)
     body = join(
-        _head(record),
-        _results(record),
-        _pictures(record),
-        stage_charts(record.rows, str(record.config.get("select") or ""), run.results(record)),
-        _configuration(record),
-        _cost(record),
-        _next(record),
-        _environment(record),
-        _source(record),
+        _head(run),
+        _results(run),
+        _pictures(run),
+        stage_charts(run.rows, str(run.config.get("select") or ""), contents.results(run)),
+        _configuration(run),
+        _cost(run),
+        _next(run),
+        _environment(run),
+        _source(run),
     )
-    return write_whole(record.directory / "report.html", page(run.name_of(record), body))
+    return write_whole(run.directory / "report.html", page(contents.name_of(run), body))
 
 
-def _head(record: Record) -> Html:
-    about, state = run.description(record), run.state(record)
-    last = max((row["time"] for row in record.rows if isinstance(row.get("time"), int | float)), default=None)
-    heard = f"last entry {time.strftime('%Y-%m-%d %H:%M', time.gmtime(last))} UTC" if last else None
+def _head(run: Contents) -> Html:
+    about, state = contents.description(run), contents.state(run)
+    heard = _clock(run.rows[-1].get("time")) if run.rows else None
+    message = run.outcome.get("message")
+    notes = [*([str(message)] if message else []), *run.notes]
     badge = element("span", STATES.get(state, f"Stopped: {state}"), class_="state", data_state=state)
     return element(
         "header",
-        element("p", badge, element("span", heard) if heard else None, class_="over"),
-        element("h1", run.name_of(record)),
+        element("p", badge, element("span", f"last entry {heard}") if heard else None, class_="over"),
+        element("h1", contents.name_of(run)),
         element("p", linked(about), class_="lede") if about else None,
-        *[element("p", note, class_="note", role="note") for note in record.notes],
+        *[element("p", note, class_="note", role="note") for note in notes],
     )
 
 
-def _results(record: Record) -> Html | None:
-    lines = run.results(record)
+def _results(run: Contents) -> Html | None:
+    lines = contents.results(run)
     if not lines:
         return None
     chosen = next((line for line in lines if str(line["name"]).startswith("test")), lines[0])
@@ -124,17 +126,18 @@ def _circumstances(line: Mapping[str, Any]) -> str:
     return " · ".join(str(part) for part in parts if part)
 
 
-def _pictures(record: Record) -> Html | None:
-    reels = [_reel(name, snapshots, record) for name, snapshots in record.pictures.items()]
+def _pictures(run: Contents) -> Html | None:
+    names = sorted(run.pictures, key=lambda name: (name != "samples", name))
+    reels = [_reel(name, run.pictures[name], run) for name in names]
     return section("Pictures through training", element("div", *reels, class_="reels")) if reels else None
 
 
-def _reel(name: str, snapshots: Sequence[Snapshot], record: Record) -> Html:
+def _reel(name: str, snapshots: Sequence[Snapshot], run: Contents) -> Html:
     """A film strip of one picture; the script turns it into one frame with a slider."""
     last = len(snapshots) - 1
     count = min(MOST, len(snapshots))
     shown = [snapshots[round(i * last / max(count - 1, 1))] for i in range(count)] if last else list(snapshots)
-    stages = {row.get("stage_index"): str(row.get("stage")) for row in record.rows}
+    stages = {row.get("stage_index"): str(row.get("stage")) for row in run.rows}
     several = len({s.stage_index for s in snapshots}) > 1
     frames = []
     for snapshot in shown:
@@ -152,8 +155,8 @@ def _reel(name: str, snapshots: Sequence[Snapshot], record: Record) -> Html:
     return element("div", title, element("div", *frames, class_="strip", tabindex=0), class_="reel")
 
 
-def _configuration(record: Record) -> Html | None:
-    experiment = mapping(record.config.get("experiment"))
+def _configuration(run: Contents) -> Html | None:
+    experiment = mapping(run.config.get("experiment"))
     fields, defaults = mapping(experiment.get("fields")), mapping(experiment.get("defaults"))
     rows: list[Sequence[Html | str]] = []
     for name, value in fields.items():
@@ -161,38 +164,43 @@ def _configuration(record: Record) -> Html | None:
         changed = value != default
         text = element("strong", plain(value)) if changed else plain(value)
         rows.append([element("code", name), text, f"default {plain(default)}" if changed else ""])
-    options = {k: v for k, v in record.config.items() if not isinstance(v, dict | list) and v is not None}
-    return section(
-        "Configuration",
+    options = {
+        k: v for k, v in run.config.items() if not isinstance(v, dict | list) and v is not None and k not in IDENTITY
+    }
+    parts = [
         table(["field", "value", ""], rows, numeric=(1,), class_="fields") if rows else None,
         fact_list({_spaced(name): plain(value) for name, value in options.items()}) if options else None,
-    )
+    ]
+    return section("Configuration", element("div", *parts, class_="halves")) if any(parts) else None
 
 
-def _cost(record: Record) -> Html | None:
-    known, place = record.outcome, record.environment
+def _cost(run: Contents) -> Html | None:
+    known, place = run.outcome, run.environment
     seconds, compiling = known.get("seconds"), known.get("compile_seconds")
-    device = place.get("device_kind") or place.get("platform")
     tiles = {
         "parameters": counted(known.get("parameters")),
         "training and evaluation": duration(seconds) if isinstance(seconds, int | float) else "",
         "compilation": duration(compiling) if isinstance(compiling, int | float) else "",
         "examples a second": counted(known.get("examples_per_second")),
         "peak memory": byte_text(known.get("peak_bytes")),
-        "device": f"{place.get('device_count', 1)} × {device}" if device else "",
+        "device": _devices(place.get("device_count"), place.get("device_kind") or place.get("platform")),
     }
     found = {name: text for name, text in tiles.items() if text}
     return section("Cost", fact_list(found, "tiles")) if found else None
 
 
-def _next(record: Record) -> Html | None:
-    where, file = shlex.quote(str(record.directory)), mapping(record.config.get("experiment")).get("file")
+def _devices(count: Any, kind: Any) -> str:
+    return "" if not kind else f"{count} × {kind}" if isinstance(count, int) and count > 1 else str(kind)
+
+
+def _next(run: Contents) -> Html | None:
+    where, file = shlex.quote(str(run.directory)), mapping(run.config.get("experiment")).get("file")
     lines = {
         f"genjax resume {where}": "goes on where the last checkpoint stands",
         f"genjax evaluate {where}": "measures the best checkpoint again",
         f"genjax sample {where} --n 64 --out grid.png": "draws new samples",
     }
-    if run.state(record) == "finished":
+    if contents.state(run) == "finished":
         lines.pop(f"genjax resume {where}")
         if file:
             lines[f"genjax sweep {shlex.quote(str(file))} seed=0:3"] = "the same with other seeds"
@@ -200,17 +208,25 @@ def _next(record: Record) -> Html | None:
     return section("What next", element("div", *rows, class_="commands"))
 
 
-def _environment(record: Record) -> Html | None:
-    facts = {_spaced(name): plain(value) for name, value in record.environment.items() if value not in (None, "")}
+def _environment(run: Contents) -> Html | None:
+    known = {**run.environment, **{name: run.config[name] for name in IDENTITY if name in run.config}}
+    facts = {_spaced(name): plain(value) for name, value in known.items() if value not in (None, "", {}, [])}
     return section("Environment", fact_list(facts)) if facts else None
 
 
-def _source(record: Record) -> Html | None:
-    if not record.source:
+def _source(run: Contents) -> Html | None:
+    if not run.source:
         return None
-    code = element("pre", element("code", coloured(record.source)), tabindex=0)
-    lines = len(record.source.splitlines())
+    code = element("pre", element("code", coloured(run.source)), tabindex=0)
+    lines = len(run.source.splitlines())
     return section("Source", element("details", element("summary", f"experiment.py, {lines} lines"), code))
+
+
+def _clock(seconds: Any) -> str | None:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
 
 
 def _measure(name: Any) -> str:

@@ -65,7 +65,7 @@ def grid(images: Array, columns: int | None = None, pad: int = 2, scale: int | N
     """
     tiles = _enlarge(_pixels(images), scale)
     n, height, width, _ = tiles.shape
-    columns = columns or min(n, math.ceil(math.sqrt(n * height / width)))
+    columns = columns or _columns(n, math.sqrt(n * height / width))
     rows = -(-n // columns)
     blank = np.full((rows * columns, height + pad, width + pad, 3), GAP, np.uint8)
     blank[:n, :height, :width] = tiles
@@ -74,7 +74,7 @@ def grid(images: Array, columns: int | None = None, pad: int = 2, scale: int | N
     return _frame(table, pad, 0)
 
 
-def side_by_side(pairs: Array, columns: int | None = None, pad: int = 2, scale: int | None = None) -> np.ndarray:
+def side_by_side(pairs: Array, columns: int | None = None, pad: int = 6, scale: int | None = None) -> np.ndarray:
     """Originals, each with its reconstruction right below.
 
     Args:
@@ -183,6 +183,12 @@ def _pixels(images: Array) -> np.ndarray:
 def _enlarge(tiles: np.ndarray, scale: int | None) -> np.ndarray:
     scale = scale or max(1, -(-SMALL // max(tiles.shape[1:3])))
     return tiles.repeat(scale, axis=1).repeat(scale, axis=2)
+
+
+def _columns(n: int, square: float) -> int:
+    """At least as many columns as make a square, and a few more where that leaves fewer places empty."""
+    least = min(n, math.ceil(square))
+    return min(range(least, min(n, least + 2) + 1), key=lambda columns: (-n % columns, columns))
 
 
 def _frame(picture: np.ndarray, before: int, after: int, colour: tuple[int, int, int] = GAP) -> np.ndarray:

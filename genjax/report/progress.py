@@ -45,7 +45,7 @@ def open_progress(stream: TextIO, clock: Callable[[], float] = time.monotonic, w
     >>> progress.step("vae", 500, 2000, loss=98.14159, batch_size=100)
     >>> print(out.getvalue())
     vae  0/2,000
-    vae  500/2,000  25%  loss 98.14  50 updates/s  5,000 examples/s  0:30 left
+    vae  500/2,000  25%  loss 98.14  50 updates/s  5,000 examples/s  30 s left
     """
     live = stream.isatty() and os.environ.get("TERM") != "dumb"
     colour = live and not os.environ.get("NO_COLOR")
@@ -112,18 +112,20 @@ def number(value: float, digits: int = 4) -> str:
 def duration(seconds: float) -> str:
     """A time for people.
 
-    >>> duration(0.234), duration(12), duration(75), duration(3725), duration(200_000)
-    ('0.23 s', '0:12', '1:15', '1:02:05', '2 d 7 h')
+    >>> duration(0.234), duration(6.21), duration(75), duration(3725), duration(200_000)
+    ('0.23 s', '6.2 s', '1 min 15 s', '1 h 02 min', '2 d 7 h')
     """
     if not math.isfinite(seconds):
         return "?"
-    if 0 < seconds < 1:
+    if 0 < seconds < 9.95:
         return f"{seconds:.2g} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours >= 48:
         return f"{hours // 24} d {hours % 24} h"
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def _parts(

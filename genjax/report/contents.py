@@ -22,7 +22,7 @@ class Snapshot(NamedTuple):
     png: bytes
 
 
-class Record(NamedTuple):
+class Contents(NamedTuple):
     """What a run directory says."""
 
     directory: Path
@@ -35,57 +35,61 @@ class Record(NamedTuple):
     notes: Sequence[str]  # what could not be read
 
 
-def read_record(directory: str | Path) -> Record:
+def read_contents(directory: str | Path) -> Contents:
     """Reads whatever a run directory holds; nothing in it is executed."""
     directory, notes = Path(directory), list[str]()
     config, environment, outcome = (
         _object(directory / f"{name}.json", notes) for name in ("config", "environment", "results")
     )
     try:
-        rows = read_log(directory)
+        rows = [row for row in read_log(directory) if _counts(row)]
     except (Damaged, OSError) as error:
         rows = []
         notes.append(str(error))
     source = directory / "experiment.py"
     text = source.read_text("utf-8", errors="replace") if source.is_file() else ""
-    return Record(directory, config, environment, outcome, rows, text, _pictures(directory / "pictures"), notes)
+    return Contents(directory, config, environment, outcome, rows, text, _pictures(directory / "pictures"), notes)
 
 
-def name_of(record: Record) -> str:
+def name_of(run: Contents) -> str:
     """The experiment's name: from the configuration, else the directory's."""
-    experiment = mapping(record.config.get("experiment"))
-    return str(experiment.get("name") or Path(str(experiment.get("file") or record.directory.resolve().name)).stem)
+    experiment = mapping(run.config.get("experiment"))
+    return str(experiment.get("name") or Path(str(experiment.get("file") or run.directory.resolve().name)).stem)
 
 
-def description(record: Record) -> str:
+def description(run: Contents) -> str:
     """The first paragraph of the experiment's docstring, on one line.
 
-    >>> about = Record(Path("."), {}, {}, {}, [], '"A VAE\\\\non digits.\\\\n\\\\nPaper: ..."', {}, [])
-    >>> description(about)
+    >>> run = Contents(Path("."), {}, {}, {}, [], '"A VAE\\\\non digits.\\\\n\\\\nPaper: ..."', {}, [])
+    >>> description(run)
     'A VAE on digits.'
     """
     try:
-        text = ast.get_docstring(ast.parse(record.source)) or ""
+        text = ast.get_docstring(ast.parse(run.source)) or ""
     except (SyntaxError, ValueError, RecursionError):
         return ""
     return " ".join(text.split("\n\n")[0].split())
 
 
-def results(record: Record) -> list[Mapping[str, Any]]:
+def results(run: Contents) -> list[Mapping[str, Any]]:
     """The result lines that have a name and a number."""
-    lines = record.outcome.get("results")
+    lines = run.outcome.get("results")
     known = [mapping(line) for line in lines] if isinstance(lines, list) else []
     return [line for line in known if "name" in line and isinstance(line.get("value"), int | float)]
 
 
-def state(record: Record) -> str:
+def state(run: Contents) -> str:
     """ "finished", "preempted", ... as the run wrote it; "running" or "started" if it wrote none yet."""
-    return str(record.outcome.get("state") or ("running" if record.rows else "started"))
+    return str(run.outcome.get("state") or ("running" if run.rows else "started"))
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
     """The value if it is an object of JSON, else an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def _counts(row: Mapping[str, Any]) -> bool:
+    return all(isinstance(row.get(name), int) for name in ("stage_index", "step"))
 
 
 def _object(path: Path, notes: list[str]) -> Mapping[str, Any]:
