@@ -48,8 +48,8 @@ def line_chart(series: Sequence[Series], label: str, log_x: bool = False) -> Htm
       log_x: positions log(1 + x / first positive x), where step 0 has a place too.
 
     Returns:
-      The axis begins at step 0, so that the charts of a stage can be compared.  An `svg` element.  What lies far above the rest, such as the first moments of training, leaves the frame at the
-      top, where a mark tells the highest value.
+      An `svg` element whose axis begins at step 0.  What lies far above the rest, such as the first moments of
+      training, leaves the frame at the top, where a mark tells the highest value.
     """
     points = [(float(x), float(y)) for s in series for x, y in zip(s.x, s.y, strict=True) if math.isfinite(y)]
     if not points:

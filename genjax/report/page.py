@@ -9,11 +9,11 @@ from typing import Any
 
 from genjax.report import contents
 from genjax.report.charts import stage_charts
+from genjax.report.contents import Contents, Snapshot, mapping
 from genjax.report.files import write_whole
 from genjax.report.layout import byte_text, counted, fact_list, measured, page, plain, section, table
 from genjax.report.markup import Html, element, join
 from genjax.report.progress import duration
-from genjax.report.contents import Contents, Snapshot, mapping
 from genjax.report.source import coloured, linked
 
 MOST = 12  # snapshots of a picture on the page; the others stay in pictures/
