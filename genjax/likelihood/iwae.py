@@ -99,8 +99,8 @@ def effective_sample_size(log_weights: Array) -> jax.Array:
     >>> effective_sample_size(jnp.array([[0.0, 0.0], [0.0, -200.0]])).tolist()
     [2.0, 1.0]
     """
-    log_w = upcast(log_weights)
-    return jnp.exp(2.0 * jax.nn.logsumexp(log_w, axis=0) - jax.nn.logsumexp(2.0 * log_w, axis=0))
+    share = jax.nn.softmax(upcast(log_weights), axis=0)
+    return 1.0 / jnp.sum(jnp.square(share), axis=0)
 
 
 def importance_sampling(
