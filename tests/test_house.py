@@ -65,7 +65,8 @@ def test_imports_have_no_circle():
 
 def test_files_are_short_and_named():
     python = {path: text for path, text in texts().items() if path.endswith(".py")}
-    assert [line for path, text in python.items() for line in house.too_long(path, text)] == []
+    limits = {path: 450 if path.startswith("tests/") else 300 for path in python}  # a test's tables may run on
+    assert [line for path, text in python.items() for line in house.too_long(path, text, limits[path])] == []
     assert [line for path in tracked() for line in house.grab_bag(path)] == []
 
 
@@ -103,6 +104,7 @@ PLANTED = [
     (house.foreign, "genjax/losses/x.py", "import flax.linen as nn"),
     (house.foreign, "genjax/models/x.py", "from flax.training import train_state"),
     (house.foreign, "genjax/data/x.py", "import sklearn.datasets"),
+    (house.foreign, "genjax/data/x.py", "from genjax.data.builders import write_records"),
     (house.undocumented, "genjax/run.py", '"""File."""\ndef f():\n    pass'),
     (house.undocumented, "genjax/run.py", "def _f():\n    pass"),
     (house.undocumented, "genjax/losses/x.py", '"""Ada 2014."""\ndef f(x):\n    """One."""'),
