@@ -108,8 +108,16 @@ def compile_stage(stage: Stage, keys: Keys, seed: int, mesh: Any, precision: str
         start = jax.jit(fresh, out_shardings=shardings).lower(example, placed).compile()
     seconds = time.perf_counter() - began
     names = _leaf_names(shapes, metrics)
-    step = lambda state, totals, feed, count: call(state, totals, feed, placed, count)
-    return Program(step, zero, lambda: start(example, placed), feed, abstract, names, seconds, call)
+
+    def update(state: State, totals: Totals, feed: Any, count: Any) -> Any:
+        return call(state, totals, feed, placed, count)
+
+    def mapped(*arguments: Any) -> Any:  # pmap compiles at its first call: under the same settings
+        with explained(stage.name), _precision(precision), tracing(*_trace_settings(precision, how)):
+            return update(*arguments)
+
+    run = mapped if how == "pmap" else update
+    return Program(run, zero, lambda: start(example, placed), feed, abstract, names, seconds, call)
 
 
 def _fused(stage: Stage, draw: Callable[..., Batch], mesh: Any, how: str) -> Callable[..., Any]:

@@ -64,7 +64,7 @@ def words(x: jax.Array) -> jax.Array:
         return jax.random.key_data(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         return words(jnp.stack([x.real, x.imag], axis=-1))
-    if x.dtype == jnp.bool_ or x.dtype.itemsize == 1 and jnp.issubdtype(x.dtype, jnp.integer):
+    if x.dtype == jnp.bool_ or (x.dtype.itemsize == 1 and jnp.issubdtype(x.dtype, jnp.integer)):
         return x.astype(jnp.uint32)  # four-bit integers take this way too
     narrow = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
     return lax.bitcast_convert_type(x, narrow).astype(jnp.uint32)

@@ -18,6 +18,7 @@ from genjax.fields import build
 from genjax.record import result_lines, result_text
 from genjax.report import draw, save_png
 from genjax.run import resume_arguments
+from genjax.train import selected_step
 from genjax.types import State
 
 
@@ -25,7 +26,7 @@ class EvaluateOptions(NamedTuple):
     """Options of `genjax evaluate RUN`."""
 
     step: int | None = None
-    """The checkpoint of this step; default: the newest."""
+    """The checkpoint of this step; default: the best where the experiment selects one, else the newest."""
     seed: int | None = None
     """Of the measures' noise; default: the run's own, which repeats its numbers."""
     devices: int | None = None
@@ -42,7 +43,7 @@ class SampleOptions(NamedTuple):
     out: str = "samples.png"
     """A picture (.png), or the numbers themselves (.npz)."""
     step: int | None = None
-    """The checkpoint of this step; default: the newest."""
+    """The checkpoint of this step; default: the best where the experiment selects one, else the newest."""
     seed: int = 0
     """Of the samples."""
     devices: int | None = None
@@ -67,7 +68,7 @@ def open_run(path: str, step: int | None, devices: int | None, seed: int | None)
 
     Args:
       path: the run directory.
-      step: of the checkpoint; None: the newest.
+      step: of the checkpoint; None: the best where the experiment selects one, else the newest.
       devices: how many; None: all.
       seed: of the keys for evaluation and sampling; None: the run's.
 
@@ -85,6 +86,7 @@ def open_run(path: str, step: int | None, devices: int | None, seed: int | None)
     shapes = jax.eval_shape(stage.learner.init, keys.init, example)
     shardings = parallel.state_shardings(mesh, shapes)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    step = selected_step(experiment, directory) if step is None else step
     found = restore(directory, abstract, step=step, stage_index=index)
     if found is None:
         raise BadInput(

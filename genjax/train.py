@@ -19,12 +19,12 @@ from genjax import parallel
 from genjax.checkpoint import Store, restore, seals
 from genjax.compilation import Program, Totals, compile_stage, explained, stage_keys
 from genjax.errors import BadInput, Damaged, NonFinite, Preempted
-from genjax.evaluate import Evaluation, Measured, averaged_state, evaluator
-from genjax.experiment import Experiment
+from genjax.evaluate import Measured, averaged_state
+from genjax.experiment import Experiment, parameter_count
 from genjax.types import Stage, State
+from genjax.view import View, open_view
 
 AHEAD = 16  # calls in flight: enough to hide dispatch, few enough to stop soon
-SHOWN = 64  # samples in a picture
 
 
 class Options(NamedTuple):
@@ -56,9 +56,9 @@ class Outcome(NamedTuple):
     step: int
     results: Mapping[str, Measured]  # "test/neg_elbo" -> its mean and standard error
     parameters: int
-    seconds: float  # in the loop, without compilation
+    seconds: float  # spent on updates by this process
     compile_seconds: float
-    examples: int  # seen in this process's life
+    examples: int  # seen by this process
 
 
 class _Interval(NamedTuple):
@@ -67,7 +67,6 @@ class _Interval(NamedTuple):
     first: int
     last: int
     totals: Totals
-    seconds: float
 
 
 def train(experiment: Experiment, directory: Path, options: Options, outlets: Outlets) -> Outcome:
@@ -90,7 +89,8 @@ def train(experiment: Experiment, directory: Path, options: Options, outlets: Ou
     """
     _check(experiment, options)
     mesh = parallel.mesh(options.devices)
-    began, compiling, examples, state, program = time.perf_counter(), 0.0, 0, None, None
+    compiling, busy, examples = 0.0, 0.0, 0
+    state, step, program = None, 0, None
     first = _resume_stage(directory)
     for index in range(first, len(experiment.stages)):
         stage = experiment.stages[index]
@@ -101,29 +101,30 @@ def train(experiment: Experiment, directory: Path, options: Options, outlets: Ou
         if found is None and index > 0 and state is None:
             raise Damaged(f"stage {index} has no checkpoint", "the stage before it has none either", "start a new run")
         state, step = (found[0], found[1].step) if found else (_start(stage, program, state), 0)
-        view = _view(experiment, index, mesh, keys.evaluate, outlets)
-        state, step, seen = _run_stage(stage, index, program, state, step, options, outlets, view)
-        examples += seen
+        view = open_view(experiment, index, mesh, keys.evaluate, outlets.row, outlets.picture)
+        begun = step
+        state, step, seconds = _run_stage(stage, index, program, state, step, options, outlets, view)
+        busy, examples = busy + seconds, examples + (step - begun) * stage.data.batch_size
+    state, step = _selected(experiment, directory, program, state, step)
     results = view.measure(state, step, final=True)
     view.look(state, step)
-    seconds = time.perf_counter() - began - compiling
-    return Outcome(state, step, results, _size(averaged_state(state).params), seconds, compiling, examples)
+    return Outcome(state, step, results, parameter_count(averaged_state(state).params), busy, compiling, examples)
 
 
 def _run_stage(
-    stage: Stage, index: int, program: Program, state: State, step: int, options: Options, outlets: Outlets, view: Any
-) -> tuple[State, int, int]:
+    stage: Stage, index: int, program: Program, state: State, step: int, options: Options, outlets: Outlets, view: View
+) -> tuple[State, int, float]:
     save_every, log_every, look_every = _intervals(stage, options)
-    totals, interval_start, first_step = program.zero(), step, step
+    totals, start, busy, clock = program.zero(), step, 0.0, time.perf_counter()
     pending: deque[_Interval] = deque()
     ticks: deque[Any] = deque()
-    clock = time.perf_counter()
-    score = view.measure(state, step) if step == 0 else {}
     if step == 0:
+        view.measure(state, step)
         view.look(state, step)
+        clock = time.perf_counter()
     while step < stage.steps:
-        boundary = min(_next(step, every) for every in (save_every, log_every, look_every))
-        count = min(stage.steps_per_call, boundary - step, stage.steps - step)
+        boundary = min(stage.steps, *(_next(step, every) for every in (save_every, log_every, look_every)))
+        count = min(stage.steps_per_call, boundary - step)
         state, (totals, tick) = program.call(state, totals, program.feed(step), np.int32(count))
         step += count
         ticks.append(tick)
@@ -132,32 +133,37 @@ def _run_stage(
         done = step == stage.steps
         stopping = outlets.stop() and not done
         looking, saving = step % look_every == 0 or done, step % save_every == 0 or done or stopping
+        looking = looking or (saving and view.selects and not stopping)
         if step % log_every == 0 or looking or saving:
-            pending.append(_Interval(interval_start, step, totals, clock))
-            totals, interval_start, clock = program.zero(), step, time.perf_counter()
-            while len(pending) > (0 if looking or saving else 1):
-                _log(pending.popleft(), stage, index, program, outlets)
-        if looking or (saving and view.selects):
-            score = view.measure(state, step)
+            pending.append(_Interval(start, step, totals))
+            totals, start = program.zero(), step
+        while len(pending) > (0 if looking or saving else 1):
+            clock, seconds = _log(pending.popleft(), clock, stage, index, program, outlets)
+            busy += seconds
+        measured = view.measure(state, step) if looking else {}
+        if looking:
             view.look(state, step)
-            clock = time.perf_counter()
         if saving:
-            metrics = {name: measured.value for name, measured in score.items()} if looking or view.selects else {}
+            metrics = {name: value.value for name, value in measured.items()}
             outlets.store.save(
-                state, stage=stage.name, stage_index=index, step=step, metrics=metrics,
-                score=view.score(metrics), final=done,
+                state, stage=stage.name, stage_index=index, step=step, metrics=metrics, score=view.score(metrics),
+                final=done,
             )  # fmt: skip
+        if looking or saving:
+            clock = time.perf_counter()
         if stopping:
             outlets.store.wait()
-            raise Preempted(
-                f"stopped at step {step:,} of {stage.steps:,} of stage {stage.name!r}", "the state is saved"
-            )
+            told = f"stopped at step {step:,} of {stage.steps:,} of stage {stage.name!r}"
+            raise Preempted(told, "the state is saved")
     outlets.store.wait()
-    return state, step, (step - first_step) * stage.data.batch_size
+    return state, step, busy
 
 
-def _log(interval: _Interval, stage: Stage, index: int, program: Program, outlets: Outlets) -> None:
-    totals = jax.device_get(interval.totals)
+def _log(
+    interval: _Interval, clock: float, stage: Stage, index: int, program: Program, outlets: Outlets
+) -> tuple[float, float]:
+    totals = jax.device_get(interval.totals)  # waits for an interval that is over, or nearly so
+    now = time.perf_counter()
     if totals.bad >= 0:
         raise NonFinite(
             f"stage {stage.name!r}, step {interval.first + int(totals.count):,}: "
@@ -166,10 +172,38 @@ def _log(interval: _Interval, stage: Stage, index: int, program: Program, outlet
             "lower the learning rate, clip gradients (optax.clip_by_global_norm), or look at the data of that step",
         )
     means = {name: float(value) / max(int(totals.count), 1) for name, value in totals.sums.items()}
-    rate = (interval.last - interval.first) / max(time.perf_counter() - interval.seconds, 1e-9)
+    rate = (interval.last - interval.first) / max(now - clock, 1e-9)
     row = {"stage": stage.name, "stage_index": index, "step": interval.last, "kind": "train"}
     outlets.row({**row, **means, "updates_per_second": rate})
     outlets.progress(stage, interval.last, means)
+    return now, now - clock
+
+
+def selected_step(experiment: Experiment, directory: Path) -> int | None:
+    """The step of the last stage's best kept checkpoint by `experiment.select`; None: nothing selects, or none is kept.
+
+    Keeping the best by a validation measure stands in for early stopping.
+    """
+    if experiment.select is None:
+        return None
+    split, _, measure = experiment.select.partition("/")
+    sign = 1.0 if experiment.evaluations[split].quantities[measure].better == "lower" else -1.0
+    last = len(experiment.stages) - 1
+    kept = [seal for seal in seals(directory) if seal.stage_index == last]
+    scored = [
+        (sign * seal.metrics[experiment.select], seal.step)
+        for seal in kept
+        if seal.metrics.get(experiment.select) is not None
+    ]
+    return min(scored)[1] if scored else None
+
+
+def _selected(experiment: Experiment, directory: Path, program: Program, state: State, step: int) -> tuple[State, int]:
+    best = selected_step(experiment, directory)
+    if best is None or best == step:
+        return state, step
+    found = restore(directory, program.abstract, step=best, stage_index=len(experiment.stages) - 1)
+    return (found[0], best) if found else (state, step)
 
 
 def _start(stage: Stage, program: Program, previous: State | None) -> State:
@@ -202,60 +236,6 @@ def _intervals(stage: Stage, options: Options) -> tuple[int, int, int]:
 
 def _next(step: int, every: int) -> int:
     return (step // every + 1) * every
-
-
-def _size(params: Any) -> int:
-    return sum(int(leaf.size) for leaf in jax.tree.leaves(params))
-
-
-class _View(NamedTuple):
-    """The evaluations and pictures of one stage."""
-
-    measure: Callable[..., dict[str, Measured]]
-    look: Callable[[State, int], None]
-    score: Callable[[Mapping[str, float]], float | None]
-    selects: bool
-
-
-def _view(experiment: Experiment, index: int, mesh: Any, key: Any, outlets: Outlets) -> _View:
-    stage, last = experiment.stages[index], index == len(experiment.stages) - 1
-    mine = {n: e for n, e in experiment.evaluations.items() if e.stage == stage.name or (last and e.stage is None)}
-    compiled: dict[str, Callable[..., dict[str, Measured]]] = {}
-    row = {"stage": stage.name, "stage_index": index}
-    pictures = dict(experiment.pictures)
-    if experiment.sample is not None:
-        pictures = {"samples": lambda state, key: experiment.sample(state, key, SHOWN), **pictures}
-    drawn = {name: jax.jit(draw, out_shardings=parallel.replicated(mesh)) for name, draw in pictures.items()}
-
-    def run(name: str, evaluation: Evaluation, state: State) -> dict[str, Measured]:
-        if name not in compiled:
-            compiled[name] = evaluator(evaluation, mesh)
-        with explained(f"evaluation {name}"):
-            measured = compiled[name](state, jax.random.fold_in(key, sorted(experiment.evaluations).index(name)))
-        return {f"{name}/{measure}": value for measure, value in measured.items()}
-
-    def measure(state: State, step: int, final: bool = False) -> dict[str, Measured]:
-        results: dict[str, Measured] = {}
-        for name, evaluation in mine.items():
-            if final or not evaluation.final:
-                results |= run(name, evaluation, state)
-        kind = "final" if final else "evaluation"
-        errors = {f"{name}_standard_error": value.standard_error for name, value in results.items()}
-        if results:
-            outlets.row({**row, "step": step, "kind": kind, **{n: v.value for n, v in results.items()}, **errors})
-        return results
-
-    def look(state: State, step: int) -> None:
-        if not last:
-            return
-        seen = averaged_state(state)
-        for name, draw in drawn.items():
-            with explained(f"picture {name}"):
-                images = jax.device_get(draw(seen, jax.random.fold_in(key, 2**31)))
-            outlets.picture(name, stage.name, index, step, images)
-
-    chosen = experiment.select
-    return _View(measure, look, lambda metrics: metrics.get(chosen) if chosen else None, bool(chosen) and last)
 
 
 def _check(experiment: Experiment, options: Options) -> None:

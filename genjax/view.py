@@ -1,0 +1,74 @@
+"""What is seen of a stage while it trains: its evaluations, its pictures, the score that selects a checkpoint."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from genjax import parallel
+from genjax.compilation import explained
+from genjax.evaluate import Evaluation, Measured, averaged_state, evaluator
+from genjax.experiment import Experiment
+from genjax.types import Key, State
+
+SHOWN = 64  # samples in a picture
+
+
+class View(NamedTuple):
+    """The evaluations and pictures of one stage."""
+
+    measure: Callable[..., dict[str, Measured]]  # (state, step, final=False)
+    look: Callable[[State, int], None]  # draws and writes the pictures
+    score: Callable[[Mapping[str, float]], float | None]  # of the measured values: what selects a checkpoint
+    selects: bool
+
+
+def open_view(experiment: Experiment, index: int, mesh: Any, key: Key, row: Any, picture: Any) -> View:
+    """The evaluations and pictures of stage `index`; each is compiled when it is first used.
+
+    Args:
+      experiment: whose evaluations name this stage, or none and this is the last.
+      index: of the stage.
+      mesh: the devices.
+      key: of the evaluations of this stage; the same noise at every step, so that curves compare.
+      row: writes a log row.
+      picture: (name, stage, stage index, step, images) writes a picture.
+    """
+    stage, last = experiment.stages[index], index == len(experiment.stages) - 1
+    mine = {n: e for n, e in experiment.evaluations.items() if e.stage == stage.name or (last and e.stage is None)}
+    compiled: dict[str, Callable[..., dict[str, Measured]]] = {}
+    about = {"stage": stage.name, "stage_index": index}
+    pictures = dict(experiment.pictures)
+    if experiment.sample is not None:
+        pictures = {"samples": lambda state, key: experiment.sample(state, key, SHOWN), **pictures}
+    drawn = {name: jax.jit(draw, out_shardings=parallel.replicated(mesh)) for name, draw in pictures.items()}
+
+    def run(name: str, evaluation: Evaluation, state: State) -> dict[str, Measured]:
+        if name not in compiled:
+            compiled[name] = evaluator(evaluation, mesh)
+        with explained(f"evaluation {name}"):
+            measured = compiled[name](state, jax.random.fold_in(key, sorted(experiment.evaluations).index(name)))
+        return {f"{name}/{measure}": value for measure, value in measured.items()}
+
+    def measure(state: State, step: int, final: bool = False) -> dict[str, Measured]:
+        results: dict[str, Measured] = {}
+        for name, evaluation in mine.items():
+            if final or not evaluation.final:
+                results |= run(name, evaluation, state)
+        kind = "final" if final else "evaluation"
+        errors = {f"{name}_standard_error": value.standard_error for name, value in results.items()}
+        if results:
+            row({**about, "step": step, "kind": kind, **{n: v.value for n, v in results.items()}, **errors})
+        return results
+
+    def look(state: State, step: int) -> None:
+        if not last:
+            return
+        seen = averaged_state(state)
+        for name, draw in drawn.items():
+            with explained(f"picture {name}"):
+                images = jax.device_get(draw(seen, jax.random.fold_in(key, 2**31)))
+            picture(name, stage.name, index, step, images)
+
+    chosen = experiment.select
+    return View(measure, look, lambda metrics: metrics.get(chosen) if chosen else None, bool(chosen) and last)

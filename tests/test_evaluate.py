@@ -1,0 +1,83 @@
+"""Evaluation is the mean over the examples of a split, whatever the batch size, and its error is the standard one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from genjax import BadInput, Evaluation, Out, Quantity, State, ema, minimize, parallel
+from genjax.data import Split
+from genjax.errors import NonFinite
+from genjax.evaluate import evaluator
+
+VALUES = np.random.default_rng(3).normal(80.0, 5.0, size=37).astype(np.float32)
+SPLIT = Split({"x": VALUES}, lambda rows, key: rows)
+STATE = State(jnp.int32(0), {"shift": jnp.float32(1.0)})
+
+
+def shifted(state, batch, key):
+    return {"value": batch["x"] + state.params["shift"]}
+
+
+def run(measure, batch_size, state=STATE, split=SPLIT):
+    evaluation = Evaluation(measure, split, batch_size, {"value": Quantity("exact")})
+    return evaluator(evaluation, parallel.mesh(1))(state, jax.random.key(0))
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 36, 37, 1000])
+def test_the_mean_and_its_error_are_numpys(batch_size):
+    measured = run(shifted, batch_size)["value"]
+    exact = VALUES.astype(np.float64) + 1.0
+    np.testing.assert_allclose(measured.value, exact.mean(), rtol=1e-6)
+    np.testing.assert_allclose(measured.standard_error, exact.std(ddof=1) / np.sqrt(37), rtol=1e-4)
+    assert measured.count == 37
+
+
+def test_a_mean_of_batch_means_would_be_seen():
+    """The planted bug of a ragged last batch: 8 batches of 5, the last of 2, weighed alike."""
+    wrong = np.mean([VALUES[i : i + 5].mean() for i in range(0, 37, 5)]) + 1.0
+    assert abs(run(shifted, 5)["value"].value - wrong) > 1e-3
+
+
+def test_what_padding_rows_measure_does_not_count():
+    def poisoned(state, batch, key):
+        first = jnp.arange(batch["x"].shape[0]) == 0
+        return {"value": jnp.where((batch["x"] == VALUES[30]) & ~first, jnp.inf, batch["x"])}
+
+    # the last batch of 10 holds rows 30..36 and pads with row 30, whose copies measure infinity
+    np.testing.assert_allclose(run(poisoned, 10)["value"].value, VALUES.mean(dtype=np.float64), rtol=1e-6)
+
+
+def test_the_average_is_what_is_measured():
+    tx = ema(0.5)
+    learner = minimize(
+        lambda p, s, b, k: Out(p["shift"] ** 2),
+        optax.chain(optax.sgd(0.1), tx),
+        lambda k, b: {"shift": jnp.float32(1.0)},
+    )
+    batch = {"x": jnp.zeros(2)}
+    state = learner.init(jax.random.key(0), batch)
+    for _ in range(2):
+        state, _ = learner.update(state, batch, jax.random.key(0))
+    visited = 0.8, 0.64
+    average = (0.5 * visited[0] + visited[1]) / 1.5
+    np.testing.assert_allclose(
+        run(shifted, 37, state)["value"].value, VALUES.mean(dtype=np.float64) + average, rtol=1e-6
+    )
+
+
+def test_noise_of_an_evaluation_repeats():
+    noisy = lambda state, batch, key: {"value": batch["x"] + jax.random.normal(key, batch["x"].shape)}
+    assert run(noisy, 10) == run(noisy, 10)
+    assert run(noisy, 10)["value"].value != run(shifted, 10)["value"].value
+
+
+def test_a_mean_instead_of_one_number_per_example_is_refused():
+    with pytest.raises(BadInput, match="one number per example"):
+        run(lambda state, batch, key: {"value": jnp.mean(batch["x"])}, 10)
+
+
+def test_a_mean_that_is_not_finite_is_named():
+    with pytest.raises(NonFinite, match="'value' is nan"):
+        run(lambda state, batch, key: {"value": jnp.where(batch["x"] == VALUES[3], jnp.nan, batch["x"])}, 10)
