@@ -2,6 +2,35 @@
 
 from genjax.data.batches import batches
 from genjax.data.digits import digits
-from genjax.data.split import Dataset, Split, carve, make_dataset, resampled, scaled, unchanged
+from genjax.data.files import from_file
+from genjax.data.sets import (
+    binarized_mnist,
+    fashion_mnist,
+    fashion_mnist_dynamic,
+    mnist,
+    mnist_dynamic,
+    mnist_thresholded,
+)
+from genjax.data.split import Dataset, Split, carve, make_dataset, resampled, scaled, take, unchanged
+from genjax.data.stream import streamed
 
-__all__ = ["Dataset", "Split", "batches", "carve", "digits", "make_dataset", "resampled", "scaled", "unchanged"]
+__all__ = [  # noqa: RUF022 (in reading order)
+    "Split",
+    "Dataset",
+    "batches",
+    "streamed",
+    "digits",
+    "mnist",
+    "mnist_dynamic",
+    "mnist_thresholded",
+    "binarized_mnist",
+    "fashion_mnist",
+    "fashion_mnist_dynamic",
+    "from_file",
+    "make_dataset",
+    "carve",
+    "take",
+    "scaled",
+    "resampled",
+    "unchanged",
+]

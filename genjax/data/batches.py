@@ -37,7 +37,7 @@ def batches(split: Split, batch_size: int) -> Source:
     """
     rows = check_batch_size(split.arrays, batch_size)
 
-    def batch(feed: Arrays, key: Key, step: jax.Array) -> Batch:
+    def batch(feed: Batch, key: Key, step: jax.Array) -> Batch:
         chosen = rows_of_batch(key, step, rows, batch_size)
         raw = {field: array.at[chosen].get(mode="promise_in_bounds") for field, array in feed.items()}
         return split.prepare(raw, noise_key(key, step))
@@ -52,7 +52,7 @@ def rows_of_batch(key: Key, step: jax.Array, rows: int, batch_size: int) -> jax.
     per_epoch = jnp.uint32(rows // batch_size)
     words = jax.random.bits(jax.random.fold_in(jax.random.fold_in(key, ORDER), step // per_epoch), (ROUNDS,), "uint32")
     positions = (step % per_epoch) * jnp.uint32(batch_size) + jnp.arange(batch_size, dtype=jnp.uint32)
-    return permute(positions, rows, words)
+    return jnp.asarray(permute(positions, rows, words))
 
 
 def noise_key(key: Key, step: jax.Array) -> Key:

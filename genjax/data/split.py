@@ -39,12 +39,19 @@ class Dataset(NamedTuple):
     test: Split
     fingerprint: str  # sha256 over the arrays of the three splits and the names of their preparations
     classes: int | None  # labels lie in [0, classes); None: no labels
-    levels: int  # values a stored pixel takes: 2 binary, 17 digits, 256 bytes; 0: real numbers or tokens
+    levels: int  # values that a prepared pixel, or a token, takes: 2 binary, 17 digits, 256 bytes; 0: real numbers
     about: str  # source and licence, for the report
+    vocabulary: str = ""  # the character of each token, for text
 
 
 def make_dataset(
-    name: str, splits: Mapping[str, Split], classes: int | None = None, levels: int = 256, about: str = ""
+    name: str,
+    splits: Mapping[str, Split],
+    classes: int | None = None,
+    levels: int = 256,
+    about: str = "",
+    stored: int | None = None,
+    vocabulary: str = "",
 ) -> Dataset:
     """The checked data set of three splits.
 
@@ -52,8 +59,10 @@ def make_dataset(
       name: what reports call it.
       splits: `train`, `validation` and `test`.
       classes: number of classes, where there is a field `label`.
-      levels: values that a stored pixel takes; 0 where there are none.
+      levels: values that a prepared pixel, or a token, takes; 0: real numbers.
       about: source and licence.
+      stored: values that a stored pixel takes, where there are more than `levels`.
+      vocabulary: the character of each token, for text.
     Returns:
       The data set with its fingerprint.
     Raises:
@@ -64,11 +73,12 @@ def make_dataset(
     2
     """
     for split in ("train", "validation", "test"):
-        check_arrays(splits[split].arrays, f"{name}, split {split}", classes, levels)
+        check_arrays(splits[split].arrays, f"{name}, split {split}", classes, stored or levels)
     digest = hashlib.sha256()
     for split in ("train", "validation", "test"):
         digest.update(f"{split}:{fingerprint(splits[split])};".encode())
-    return Dataset(name, **splits, fingerprint=digest.hexdigest(), classes=classes, levels=levels, about=about)
+    parts = (splits["train"], splits["validation"], splits["test"])
+    return Dataset(name, *parts, digest.hexdigest(), classes, levels, about, vocabulary)
 
 
 def fingerprint(split: Split) -> str:
