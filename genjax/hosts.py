@@ -100,9 +100,11 @@ def _detect(coordinator: str | None, processes: int | None, process: int | None)
     from jax._src.clusters import ClusterEnv
 
     given = (coordinator, processes, process, None)
-    pod_of_no_job = "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_COMPLETION_INDEX" not in os.environ
-    if pod_of_no_job and not {"TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"} & os.environ.keys():
-        return given  # a lone pod, where JAX would ask the cluster for a job and raise
+    if "KUBERNETES_SERVICE_HOST" in os.environ and not {"TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"} & {
+        *os.environ
+    }:
+        if None not in given[:3] or "JOB_COMPLETION_INDEX" not in os.environ:
+            return given  # all is known, or a lone pod: JAX would ask the cluster for a job, or warn that it cannot
     if os.environ.get("SLURM_NTASKS") == "1" or os.environ.get("OMPI_COMM_WORLD_SIZE") == "1":
         return given
     try:

@@ -167,6 +167,14 @@ def test_explicit_numbers_win(started, monkeypatch):
     assert len(started) == 1
 
 
+def test_explicit_numbers_need_no_cluster_to_ask(started, monkeypatch):
+    """In a Kubernetes job JAX would warn that a package is missing, which is an error here."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    hosts.start("first:8476", 2, 1)
+    assert started == [("first:8476", 2, 1, None)]
+
+
 @pytest.mark.parametrize(
     "variables",
     [
