@@ -1,5 +1,6 @@
 """What a run says and leaves: log, TensorBoard, pictures, a progress line, and pages that a person enjoys reading."""
 
+from genjax.report.comparison import write_comparison
 from genjax.report.files import write_whole
 from genjax.report.log import Log, open_log, read_log, truncate_after
 from genjax.report.page import write_report
@@ -20,6 +21,7 @@ __all__ = [
     "scatter",
     "side_by_side",
     "truncate_after",
+    "write_comparison",
     "write_report",
     "write_whole",
 ]

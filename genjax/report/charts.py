@@ -29,6 +29,7 @@ def stage_charts(rows: Rows, select: str, results: Rows) -> Html | None:
       The section; None without a curve.
     """
     units = {str(line["name"]).rpartition("/")[2]: str(line.get("unit", "")) for line in results}
+    units.setdefault("loss", units.get(select.rpartition("/")[2], ""))
     stages = {row.get("stage_index", 0): str(row.get("stage", "")) for row in rows}
     parts: list[Html] = []
     for index in sorted(stages):

@@ -29,6 +29,15 @@ class Series(NamedTuple):
     style: str = "minor"  # the class that gives its colour
 
 
+class Dot(NamedTuple):
+    """A value over a setting."""
+
+    x: float
+    y: float
+    error: float = 0.0
+    best: bool = False
+
+
 class Frame(NamedTuple):
     """Where values stand on a chart."""
 
@@ -67,25 +76,23 @@ def line_frame(xs: Sequence[float], ys: Sequence[float], log_x: bool = False) ->
     """The axes of a line chart: as large as the values need, with ticks at round numbers."""
     unit = min((x for x in xs if x > 0), default=1.0)
     place = (lambda x: math.log10(1 + max(x, 0.0) / unit)) if log_x else float
-    steps = (
-        [(t, short(t)) for t in (0.0, *(10.0**k for k in range(12)))]
-        if log_x
-        else round_ticks(min(xs), max(xs), 5, short)
-    )
-    x_ticks = [(t, name) for t, name in steps if min(xs) <= t <= max(xs)]
+    powers = [(t, short(t)) for t in (0.0, *(10.0**k for k in range(12)))]
+    steps = powers if log_x else round_ticks(min(xs), max(xs), 5, short)
     room = 0.04 * (max(ys) - min(ys)) or 0.1 * abs(ys[0]) or 1.0
     low, high = min(ys) - room, max(ys) + room
     y_ticks = [tick for tick in round_ticks(low, high) if low <= tick[0] <= high]
     left = _left(y_ticks)
     across = _linear(place(min(xs)), place(max(xs)), left, WIDTH - RIGHT)
-    return Frame(lambda x: across(place(x)), _linear(low, high, HEIGHT - BOTTOM, TOP), left, x_ticks, y_ticks)
+    x = lambda value: across(place(value))
+    x_ticks = _apart([tick for tick in steps if min(xs) <= tick[0] <= max(xs)], x)
+    return Frame(x, _linear(low, high, HEIGHT - BOTTOM, TOP), left, x_ticks, y_ticks)
 
 
-def dot_chart(groups: Sequence[Series], label: str, x_ticks: Ticks, log_x: bool = False) -> Html:
-    """Dots with their standard errors over the values of a setting.
+def dot_chart(dots: Sequence[Dot], label: str, x_ticks: Ticks, log_x: bool = False) -> Html:
+    """Dots with their standard errors over the values of a setting; those of one value stand side by side.
 
     Args:
-      groups: the dots, all with errors; the class of a group is its `style`.
+      dots: at least one.
       label: the chart in words.
       x_ticks: the values of the setting and their labels.
       log_x: a logarithmic axis, for positive values.
@@ -94,14 +101,13 @@ def dot_chart(groups: Sequence[Series], label: str, x_ticks: Ticks, log_x: bool 
       An `svg` element.
     """
     place = math.log10 if log_x else float
-    ends = [place(t) for t, _ in x_ticks]
-    ys = [y + s * e for g in groups for y, e in zip(g.y, g.error, strict=True) for s in (-1, 1)]
-    frame = line_frame([0.0, 1.0], ys)
-    room = (max(ends) - min(ends)) * 0.08 or 1.0
+    ends = [place(value) for value, _ in x_ticks]
+    frame = line_frame([0.0, 1.0], [dot.y + sign * dot.error for dot in dots for sign in (-1, 1)])
+    room = (max(ends) - min(ends)) / (2 * len(ends)) or 1.0
     across = _linear(min(ends) - room, max(ends) + room, frame.left, WIDTH - RIGHT)
     x = lambda value: across(place(value))
     frame = frame._replace(x=x, x_ticks=_apart(x_ticks, x))
-    return _svg("dots", label, join(_axes(frame), *[_dots(group, frame) for group in groups]), None)
+    return _svg("dots", label, join(_axes(frame), *_beside(dots, frame)), None)
 
 
 def thin(series: Series, most: int = MOST) -> Series:
@@ -212,7 +218,7 @@ def _curve(series: Series, frame: Frame, top: float) -> Html:
         d += f"{pen}{frame.x(x):.1f},{frame.y(y):.1f}" if math.isfinite(y) else ""
         pen = "L" if math.isfinite(y) else "M"
     inside = [(x, y) for x, y in zip(series.x, series.y, strict=True) if math.isfinite(y) and y <= top]
-    dots = [_dot(frame, x, y, series.style) for x, y in inside] if len(series.x) <= DOTS else []
+    dots = [_dot(frame.x(x), frame.y(y), series.style) for x, y in inside] if len(series.x) <= DOTS else []
     return join(_band(series, frame), element("path", d=d, class_=f"line {series.style}"), *dots)
 
 
@@ -225,30 +231,28 @@ def _band(series: Series, frame: Frame) -> Html | None:
     return element("path", d=d, class_=f"band {series.style}")
 
 
-def _dots(group: Series, frame: Frame) -> Html:
-    bars = "".join(
-        f"M{frame.x(x):.1f},{frame.y(y - e):.1f}V{frame.y(y + e):.1f}"
-        for x, y, e in zip(group.x, group.y, group.error, strict=True)
-    )
-    dots = [_dot(frame, x, y, group.style, 4.0) for x, y in zip(group.x, group.y, strict=True)]
-    return join(element("path", d=bars, class_=f"bar {group.style}"), *dots)
+def _beside(dots: Sequence[Dot], frame: Frame) -> list[Html]:
+    drawn = []
+    for x in sorted({dot.x for dot in dots}):
+        column = sorted((dot for dot in dots if dot.x == x), key=lambda dot: dot.y)
+        step = min(9.0, 64.0 / len(column))
+        for i, dot in enumerate(column):
+            at, style = frame.x(x) + (i - (len(column) - 1) / 2) * step, "major" if dot.best else "minor"
+            bar = f"M{at:.1f},{frame.y(dot.y - dot.error):.1f}V{frame.y(dot.y + dot.error):.1f}"
+            drawn += [element("path", d=bar, class_=f"bar {style}"), _dot(at, frame.y(dot.y), style, 4.0)]
+    return drawn
 
 
-def _dot(frame: Frame, x: float, y: float, style: str, radius: float = 2.4) -> Html:
-    return element("circle", cx=round(frame.x(x), 1), cy=round(frame.y(y), 1), r=radius, class_=f"dot {style}")
+def _dot(x: float, y: float, style: str, radius: float = 2.4) -> Html:
+    return element("circle", cx=round(x, 1), cy=round(y, 1), r=radius, class_=f"dot {style}")
 
 
 def _mark(frame: Frame, above: Sequence[tuple[float, float]]) -> Html | None:
+    """An arrow where the highest value leaves the frame, and that value in the other half, away from the lines."""
     if not above:
         return None
     y, x = max(above)
-    anchor, shift = ("end", -9) if frame.x(x) > WIDTH / 2 else ("start", 9)
-    text = element(
-        "text",
-        f"{number(y)} at step {x:,.0f}",
-        x=round(frame.x(x) + shift, 1),
-        y=TOP + 6,
-        text_anchor=anchor,
-        class_="above",
-    )
-    return join(element("path", d=f"M{frame.x(x):.1f},{TOP - 6:.1f}l4,7h-8z", class_="above"), text)
+    at, anchor = (frame.left + 6, "start") if frame.x(x) > WIDTH / 2 else (WIDTH - RIGHT, "end")
+    words = f"▲ {number(y)} at step {x:,.0f}"
+    text = element("text", words, x=round(at, 1), y=TOP + 4, text_anchor=anchor, class_="above")
+    return join(element("path", d=f"M{frame.x(x):.1f},{TOP - 7:.1f}l4,7h-8z", class_="above"), text)

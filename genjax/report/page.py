@@ -204,8 +204,13 @@ def _next(run: Contents) -> Html | None:
         lines.pop(f"genjax resume {where}")
         if file:
             lines[f"genjax sweep {shlex.quote(str(file))} seed=0:3"] = "the same with other seeds"
-    rows = [element("div", element("code", line), element("span", why)) for line, why in lines.items()]
+    rows = [element("div", _command(line), element("span", why)) for line, why in lines.items()]
     return section("What next", element("div", *rows, class_="commands"))
+
+
+def _command(line: str) -> Html:
+    """A command that breaks between words only, and not at the hyphens of an option."""
+    return element("code", *[join(element("span", word), " ") for word in line.split(" ")])
 
 
 def _environment(run: Contents) -> Html | None:

@@ -80,7 +80,7 @@ def side_by_side(pairs: Array, columns: int | None = None, pad: int = 6, scale: 
     Args:
       pairs: [2, n, H, W, C]: the originals, then the reconstructions; see `grid`.
       columns: pairs in a row; None: as many as make the picture nearly square.
-      pad: pixels of `GAP` around every pair; original and reconstruction touch.
+      pad: pixels of `GAP` around every pair; a third of it between original and reconstruction.
       scale: whole factor of enlargement; None: at least `SMALL` pixels.
 
     Returns:
@@ -95,7 +95,8 @@ def side_by_side(pairs: Array, columns: int | None = None, pad: int = 6, scale: 
     if np.ndim(pairs) != 5 or np.shape(pairs)[0] != 2:
         raise _wrong(pairs, "pairs are [2, n, H, W, C]: the originals, then the reconstructions")
     first, second = (_enlarge(_pixels(images), scale) for images in np.asarray(pairs))
-    return grid(np.concatenate([first, second], axis=1), columns, pad, scale=1)
+    seam = np.full((len(first), pad // 3, first.shape[2], 3), GAP, np.uint8)
+    return grid(np.concatenate([first, seam, second], axis=1), columns, pad, scale=1)
 
 
 def scatter(points: Array) -> np.ndarray:
