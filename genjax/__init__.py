@@ -9,21 +9,45 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from genjax.averages import averaged as averaged, ema as ema
+    from genjax.averages import averaged as averaged
+    from genjax.averages import ema as ema
     from genjax.errors import BadInput as BadInput
-    from genjax.evaluate import Evaluation as Evaluation, Quantity as Quantity
+    from genjax.evaluate import Evaluation as Evaluation
+    from genjax.evaluate import Quantity as Quantity
     from genjax.experiment import Experiment as Experiment
-    from genjax.fields import Count as Count, Fraction as Fraction, NonNegative as NonNegative, Positive as Positive
-    from genjax.learners import Player as Player, alternate as alternate, minimize as minimize, repeat as repeat
+    from genjax.fields import Count as Count
+    from genjax.fields import Fraction as Fraction
+    from genjax.fields import NonNegative as NonNegative
+    from genjax.fields import Positive as Positive
+    from genjax.learners import Player as Player
+    from genjax.learners import alternate as alternate
+    from genjax.learners import minimize as minimize
+    from genjax.learners import repeat as repeat
     from genjax.types import (
         Batch as Batch,
+    )
+    from genjax.types import (
         Key as Key,
+    )
+    from genjax.types import (
         Learner as Learner,
+    )
+    from genjax.types import (
         Loss as Loss,
+    )
+    from genjax.types import (
         Out as Out,
+    )
+    from genjax.types import (
         Params as Params,
+    )
+    from genjax.types import (
         Source as Source,
+    )
+    from genjax.types import (
         Stage as Stage,
+    )
+    from genjax.types import (
         State as State,
     )
 

@@ -186,15 +186,19 @@ def _finish(experiment: Experiment, directory: Path, loaded: Loaded, options: Tr
     _say("", True)
     for line in lines:
         _say(result_text(line), True)
-    _say(f"{outcome.step:,} updates in {outcome.seconds:.1f} s, {outcome.compile_seconds:.1f} s compiling", True)
-    _say(f"report   {report}", True)
-    _say(f"next     genjax sample {directory} --n 64 --out grid.png", True)
-    _say(f"         genjax evaluate {directory}", True)
-    if any(field.name == "steps" for field in loaded.fields):
-        more = 2 * outcome.step
-        _say(f"         genjax resume {directory} --steps {more} --allow-change steps", True)
-    if any(field.name == "learning_rate" for field in loaded.fields):
-        _say(f"         genjax sweep {loaded.path} learning_rate=3e-4,1e-3,3e-3 seed=0:3", True)
+    cost = f"{outcome.updates:,} updates in {outcome.seconds:.1f} s, {outcome.compile_seconds:.1f} s compiling"
+    _say("\n".join([f"cost     {cost}", f"report   {report}", *_next_steps(directory, loaded)]), True)
+
+
+def _next_steps(directory: Path, loaded: Loaded) -> list[str]:
+    fields = {field.name: field for field in loaded.fields}
+    commands = [f"sample {directory} --n 64 --out grid.png", f"evaluate {directory}"]
+    if "steps" in fields:
+        more = 2 * read_config(directory)["experiment"]["fields"]["steps"]
+        commands.append(f"resume {directory} --steps {more} --allow-change steps")
+    if "learning_rate" in fields:
+        commands.append(f"sweep {loaded.path} learning_rate=3e-4,1e-3,3e-3 seed=0:3")
+    return [f"{'next' if number == 0 else '':8} genjax {command}" for number, command in enumerate(commands)]
 
 
 def _evaluation_line(row: Mapping[str, Any], experiment: Experiment, best: dict[str, float]) -> str:

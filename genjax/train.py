@@ -18,7 +18,7 @@ import numpy as np
 from genjax import parallel
 from genjax.checkpoint import Store, restore, seals
 from genjax.compilation import Program, Totals, compile_stage, explained, stage_keys
-from genjax.errors import BadInput, Damaged, NonFinite, Preempted
+from genjax.errors import BadInput, NonFinite, Preempted
 from genjax.evaluate import Measured, averaged_state
 from genjax.experiment import Experiment, parameter_count
 from genjax.types import Stage, State
@@ -53,11 +53,12 @@ class Outcome(NamedTuple):
     """What training ended with."""
 
     state: State  # of the last stage
-    step: int
+    step: int  # of that state: the last, or the one that the experiment selects
     results: Mapping[str, Measured]  # "test/neg_elbo" -> its mean and standard error
     parameters: int
     seconds: float  # spent on updates by this process
     compile_seconds: float
+    updates: int  # done by this process
     examples: int  # seen by this process
 
 
@@ -89,26 +90,29 @@ def train(experiment: Experiment, directory: Path, options: Options, outlets: Ou
     """
     _check(experiment, options)
     mesh = parallel.mesh(options.devices)
-    compiling, busy, examples = 0.0, 0.0, 0
-    state, step, program = None, 0, None
-    first = _resume_stage(directory)
-    for index in range(first, len(experiment.stages)):
+    compiling, busy, updates, examples = 0.0, 0.0, 0, 0
+    state, step, program, index = None, 0, None, _resume_stage(directory)
+    while index < len(experiment.stages):
         stage = experiment.stages[index]
         keys = stage_keys(options.seed, index)
         program = compile_stage(stage, keys, options.seed, mesh, options.precision, options.parallel)
         compiling += program.seconds
-        found = restore(directory, program.abstract, stage_index=index) if index == first else None
-        if found is None and index > 0 and state is None:
-            raise Damaged(f"stage {index} has no checkpoint", "the stage before it has none either", "start a new run")
+        found = restore(directory, program.abstract, stage_index=index) if state is None else None
+        if found is None and state is None and index > 0:
+            index -= 1  # every checkpoint of this stage is damaged: it begins again where the stage before it ended
+            continue
         state, step = (found[0], found[1].step) if found else (_start(stage, program, state), 0)
         view = open_view(experiment, index, mesh, keys.evaluate, outlets.row, outlets.picture)
         begun = step
         state, step, seconds = _run_stage(stage, index, program, state, step, options, outlets, view)
-        busy, examples = busy + seconds, examples + (step - begun) * stage.data.batch_size
+        busy, updates = busy + seconds, updates + step - begun
+        examples += (step - begun) * stage.data.batch_size
+        index += 1
     state, step = _selected(experiment, directory, program, state, step)
     results = view.measure(state, step, final=True)
     view.look(state, step)
-    return Outcome(state, step, results, parameter_count(averaged_state(state).params), busy, compiling, examples)
+    size = parameter_count(averaged_state(state).params)
+    return Outcome(state, step, results, size, busy, compiling, updates, examples)
 
 
 def _run_stage(
