@@ -98,7 +98,8 @@ def start_run(loaded: Loaded, values: Mapping[str, Any], options: TrainOptions) 
     hosts.start(options.coordinator, options.processes, options.process)
     directory, leader = _directory(loaded, options), jax.process_index() == 0
     experiment = build(loaded, values)
-    config = configuration(loaded, values, options._asdict())
+    chosen = {"select": experiment.select, "better": _better(experiment)}  # by what sweeps and lists rank runs
+    config = {**configuration(loaded, values, options._asdict()), **chosen}
     facts = facts_of(config, experiment)
     with lock(directory) if leader else contextlib.nullcontext():
         if leader:
