@@ -13,21 +13,8 @@ MATHEMATICS = ("distributions", "corruption", "losses", "samplers", "likelihood"
 ROOMS = (
     *("errors", "types", *MATHEMATICS, "models", "gradient", "averages", "learners"),
     *("data", "roll_call", "hosts", "parallel", "compilation", "digest", "checkpoint", "evaluate", "report"),
-    *(
-        "experiment",
-        "fields",
-        "arguments",
-        "view",
-        "train",
-        "stopping",
-        "record",
-        "run",
-        "saved",
-        "grid",
-        "cache",
-        "cli",
-        "__main__",
-    ),
+    *("experiment", "fields", "arguments", "view", "train", "stopping", "record", "run", "saved"),
+    *("ranking", "grid", "cache", "cli", "__main__"),
 )
 
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml", "runpy"}

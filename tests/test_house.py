@@ -14,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import genjax
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -76,6 +78,12 @@ def test_no_trace_of_a_machine():
 
 def test_no_large_file():
     assert [path for path in tracked() if (ROOT / path).stat().st_size > 2**20] == []
+
+
+def test_public_names_exist():
+    shown = {name.rpartition(".")[2] for _, name in house.imports(trees()["genjax/__init__.py"]) if "genjax" in name}
+    assert sorted(genjax.__all__) == sorted(shown), "what editors see differs from what is imported when asked for"
+    assert [name for name in genjax.__all__ if not hasattr(genjax, name)] == []
 
 
 # --- each rule finds what is planted against it ----------------------------------------------------------------------
