@@ -64,7 +64,8 @@ def line_chart(series: Sequence[Series], label: str, log_x: bool = False) -> Htm
     if not points:
         return element("p", "no finite value", class_="quiet")
     top = _ceiling([y for _, y in points])
-    frame = line_frame([0.0, *(x for x, _ in points)], [y for _, y in points if y <= top], log_x)
+    ys = [y + sign * e for s in series for y, e in _with_errors(s) if y <= top for sign in (-1, 1)]
+    frame = line_frame([0.0, *(x for x, _ in points)], ys, log_x)
     above = [(y, x) for x, y in points if y > top]
     lines = _clipped(*[_curve(s, frame, top) for s in series])
     content = join(_axes(frame), lines, _mark(frame, above))
@@ -220,6 +221,12 @@ def _curve(series: Series, frame: Frame, top: float) -> Html:
     inside = [(x, y) for x, y in zip(series.x, series.y, strict=True) if math.isfinite(y) and y <= top]
     dots = [_dot(frame.x(x), frame.y(y), series.style) for x, y in inside] if len(series.x) <= DOTS else []
     return join(_band(series, frame), element("path", d=d, class_=f"line {series.style}"), *dots)
+
+
+def _with_errors(series: Series) -> list[tuple[float, float]]:
+    errors = series.error or [0.0] * len(series.y)
+    pairs = zip(series.y, errors, strict=True)
+    return [(y, e if math.isfinite(e) else 0.0) for y, e in pairs if math.isfinite(y)]
 
 
 def _band(series: Series, frame: Frame) -> Html | None:
