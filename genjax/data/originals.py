@@ -6,6 +6,7 @@ and believed only once its sha256 digest is the published one. Sizes and digests
 
 import hashlib
 import os
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -118,6 +119,8 @@ def download(
     except BadInput:
         raise
     except OSError as error:  # URLError, HTTPError, a time-out and a broken connection are all of this kind
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is also the server's answer, with a socket
         reason = getattr(error, "reason", None) or error
         what = f"Data set {name}: {original.file} could not be downloaded ({reason})."
         raise BadInput(what, *where_to_get(name, originals)) from error
