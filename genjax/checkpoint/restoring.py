@@ -14,7 +14,7 @@ import numpy as np
 from genjax import digest
 from genjax.checkpoint import arrays
 from genjax.checkpoint.places import places, refuse_ruins, set_aside
-from genjax.checkpoint.seal import Seal, differences, place, read_seal
+from genjax.checkpoint.seal import Seal, check_files, differences, place, read_seal
 from genjax.errors import BadInput, Damaged, GenjaxError
 
 SHOWN = 10  # leaves in a message
@@ -91,6 +91,7 @@ def _attempt(path: Path, abstract: Any, config: Mapping[str, Any] | None) -> tup
 def _load(path: Path, seal: Seal, abstract: Any, config: Mapping[str, Any] | None) -> Any:
     targets = digest.named(abstract)
     _check_structure(seal, targets, config)
+    check_files(path / "state", seal)
     leaves = arrays.read(path / "state", targets)
     for name, lane in digest.measure(leaves).items():
         saved = seal.leaves[name]

@@ -26,7 +26,7 @@ from genjax import digest
 from genjax.checkpoint import arrays
 from genjax.checkpoint.lock import unwritable
 from genjax.checkpoint.places import discard, kept, places, publish, seals, set_aside, shelf, sync, sync_tree, tidy
-from genjax.checkpoint.seal import Identity, Seal, make_seal, place, write_seal
+from genjax.checkpoint.seal import Identity, Seal, inventory, make_seal, place, read_seal, write_seal
 from genjax.errors import BadInput, Damaged
 from genjax.types import Array
 
@@ -163,10 +163,11 @@ def _commit(job: _Job, on_saved: Callable[[Seal], None] | None, keeps: Callable[
         arrays.meet()
         if jax.process_index() == 0:
             sync_tree(job.partial)
-            write_seal(job.partial, seal)
+            write_seal(job.partial, seal._replace(files=inventory(job.partial / "state")))
             sync(job.partial)
             publish(job.partial)
         arrays.meet()
+        seal = read_seal(job.partial.with_name(place(seal)))
     if on_saved is not None:
         on_saved(seal)
     if jax.process_index() == 0:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from genjax.errors import BadInput
 
 VERSION = 1
+SMALL = 2**20  # bytes: all but the arrays themselves, which have their own digests
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -41,6 +42,7 @@ class Seal(NamedTuple):
     score: float | None  # by which the best is kept
     leaves: dict[str, dict[str, Any]]  # path -> {"shape", "dtype", "digest"}
     final: bool  # the last state of its stage
+    files: dict[str, dict[str, Any]] = {}  # path -> {"size", "sha256"}; large files have no "sha256"
     version: int = VERSION
 
 
@@ -118,6 +120,34 @@ def read_seal(directory: Path) -> Seal:
     if place(seal) != directory.name.removeprefix(".tmp-"):
         raise ValueError(f"SEAL.json is that of {place(seal)}")
     return seal
+
+
+def inventory(directory: Path) -> dict[str, dict[str, Any]]:
+    """The sizes of all files below a directory, and the digests of the small ones.
+
+    It spares Orbax damaged metadata, of which it makes noise: only damage within arrays gets past it, to the digests.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            size = path.stat().st_size
+            content = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} if size <= SMALL else {}
+            found[str(path.relative_to(directory))] = {"size": size, **content}
+    return found
+
+
+def check_files(directory: Path, seal: Seal) -> None:
+    """Compare the files below a directory with the seal.
+
+    Raises:
+      ValueError: names the first file that is missing or another.
+    """
+    found = inventory(directory)
+    for name, known in seal.files.items():
+        if name not in found:
+            raise ValueError(f"{name} is missing")
+        if found[name] != known:
+            raise ValueError(f"{name} is another file than was sealed")
 
 
 def check_same(saved: Mapping[str, Any], config: Mapping[str, Any], allow: Collection[str] = ()) -> None:
