@@ -160,7 +160,9 @@ def test_hostile_text_stays_text(tmp_path):
         path = tmp_path / file
         path.write_text(path.read_text().replace("vae_digits", HOSTILE.replace('"', '\\"')))
     log = open_log(tmp_path, [20])
-    log.write({"stage": HOSTILE, "stage_index": 0, "step": 15, "kind": HOSTILE, HOSTILE: 1.0, f"a/{HOSTILE}": 2.0})
+    for step in (15, 16):
+        row = {"stage": HOSTILE, "stage_index": 0, "step": step, "kind": HOSTILE}
+        log.write({**row, HOSTILE: 1.0, f"a/{HOSTILE}": 2.0})
     log.close()
     (tmp_path / "experiment.py").write_text(f"r'''{HOSTILE} arXiv:1312.6114 {HOSTILE}'''\n# {HOSTILE}\n")
     (tmp_path / "pictures" / "<img src=x>-00-000000001.png").write_bytes(b"\x89PNG\r\n" + bytes(30))
@@ -290,27 +292,26 @@ def test_dots_of_one_setting_stand_side_by_side():
 
 
 def test_curves_of_stages_and_kinds():
-    rows = [
-        {
-            "stage": "a",
-            "stage_index": 0,
-            "step": 1,
-            "kind": "train",
-            "loss": 2.0,
-            "grad": 1.0,
-            "updates_per_second": 9.0,
-        },
-        {"stage": "b", "stage_index": 1, "step": 1, "kind": "train", "loss": 3.0},
-        {"stage": "b", "stage_index": 1, "step": 1, "kind": "evaluation", "test/loss": 4.0, "note": "x", "flag": None},
-    ]
-    assert list(series_of(rows[:1])) == ["loss", "grad"]
-    groups = grouped(series_of(rows[1:]))
-    assert [(line.name, line.style, line.y) for line in groups["loss"]] == [
-        *(("train", "minor", [3.0]), ("test", "major", [4.0]))
-    ]
+    train = {"kind": "train", "loss": 2.0, "grad": 1.0, "updates_per_second": 9.0}
+    test = {"kind": "evaluation", "test/loss": 4.0, "test/grad_standard_error": 1.0, "note": "x", "flag": None}
+    rows = [{"stage": "ab"[i], "stage_index": i, "step": step, **train} for i in (0, 1) for step in (1, 2)]
+    rows += [{"stage": "b", "stage_index": 1, "step": step, **test} for step in (1, 2)]
+    assert list(series_of(rows[:2])) == ["loss", "grad"]
+    found = [(line.name, line.style, line.y) for line in grouped(series_of(rows[2:]))["loss"]]
+    assert found == [("train", "minor", [2.0, 2.0]), ("test", "major", [4.0, 4.0])]
     text = stage_charts(rows, "", []).text
-    assert texts(text, "h3") == ["Stage a", "Stage b"] and texts(text, "h4") == ["loss", "grad", "loss"]
+    assert texts(text, "h3") == ["Stage a", "Stage b"] and texts(text, "h4") == ["loss", "grad", "loss", "grad"]
     assert stage_charts([], "", []) is None
+    assert stage_charts([{"stage_index": 0, "step": 1, "loss": 2.0}], "", []) is None  # one point is no curve
+
+
+def test_the_selected_measure_is_drawn_over_the_loss_on_every_split():
+    lines = {name: Series(name, [1, 2], [1.0, 1.0]) for name in ("loss", "test/nll", "validation/nll", "test/rate")}
+    groups = grouped(lines, "validation/nll")
+    assert {name: [line.name for line in group] for name, group in groups.items()} == {
+        "loss": ["train", "test nll", "validation nll"],
+        "rate": ["test"],
+    }
 
 
 def test_the_last_line_of_a_repeated_step_counts():
@@ -338,6 +339,19 @@ def test_runs_are_ranked_within_their_kind(tmp_path):
     assert complaints(text) == []
     assert texts(text, "strong") == ["92.00 ± 0.87", "50.00 ± 0.87"]
     assert "Without a value" in words(text) and "width" not in words(text)
+
+
+def test_settings_are_ranked_by_their_mean_over_seeds(tmp_path):
+    rows = [sweep_row(value, rate=rate, seed=seed) for rate, seed, value in ((1, 0, 4.0), (1, 1, 2.0), (2, 0, 5.0))]
+    settings = [
+        {"fields": {"rate": 2}, "result": result(value=5.0), "deviation": None, "seeds": 1},
+        {"fields": {"rate": 1}, "result": result(value=3.0), "deviation": 1.41, "seeds": 2},
+    ]
+    text = write_comparison(rows, tmp_path / "sweep.html", "vae", settings).read_text()
+    assert complaints(text) == []
+    assert texts(text, "strong") == ["3.0 ± 1.4", "2.00 ± 0.87"]  # the best setting, then the best run
+    cells = texts(text, "td")
+    assert cells[:8] == ["1", "", "1", "2", "2", "5", "2", "1"]  # the value that is missing is in its strong
 
 
 def test_higher_may_be_better():

@@ -70,18 +70,21 @@ def series_of(rows: Rows) -> dict[str, Series]:
 def grouped(series: Mapping[str, Series], select: str = "") -> dict[str, list[Series]]:
     """Curves of the same quantity share a chart; the loss comes first, under the measure that is selected by.
 
-    >>> lines = {n: Series(n, [1], [1.0]) for n in ("rate", "loss", "validation/rate", "validation/nll")}
+    What was measured only once is no curve.
+
+    >>> lines = {n: Series(n, [1, 2], [1.0, 1.0]) for n in ("rate", "loss", "validation/rate", "validation/nll")}
     >>> {name: [s.name for s in group] for name, group in grouped(lines, "validation/nll").items()}
     {'loss': ['train', 'validation nll'], 'rate': ['train', 'validation']}
     """
     groups: dict[str, list[Series]] = {name: [] for name in series if name == "loss"}
     for name, line in series.items():
         split, _, quantity = name.rpartition("/")
-        over_loss = name == select and "loss" in series and quantity not in series
+        over_loss = quantity == select.rpartition("/")[2] and "loss" in series and quantity not in series
         label = (f"{split} {quantity}" if over_loss else split) or "train"
         groups.setdefault("loss" if over_loss else quantity, []).append(line._replace(name=label))
     measured = lambda group: any(line.name != "train" for line in group)
-    ordered = sorted(groups, key=lambda name: (name != "loss", not measured(groups[name])))
+    drawn = [name for name, group in groups.items() if any(len(line.x) > 1 for line in group)]
+    ordered = sorted(drawn, key=lambda name: (name != "loss", not measured(groups[name])))
     return {name: _styled(groups[name]) for name in ordered}
 
 

@@ -14,7 +14,7 @@ from genjax.report.progress import duration
 Rows = Sequence[Mapping[str, Any]]
 
 
-def write_comparison(rows: Rows, path: str | Path, title: str) -> Path:
+def write_comparison(rows: Rows, path: str | Path, title: str, settings: Rows = ()) -> Path:
     """Writes a page that compares runs.
 
     Args:
@@ -22,6 +22,8 @@ def write_comparison(rows: Rows, path: str | Path, title: str) -> Path:
         "result": a line of results.json, or None while there is none}.  Only fields that differ are shown.
       path: the page.
       title: such as the experiment's name.
+      settings: where seeds are swept, one a setting, {"fields": without the seed, "result": as above with the mean
+        over the seeds, "deviation": their standard deviation or None, "seeds": how many}; they are ranked first.
 
     Returns:
       The path.
@@ -30,7 +32,8 @@ def write_comparison(rows: Rows, path: str | Path, title: str) -> Path:
       Damaged: the page cannot be written.
     """
     fields = swept(rows)
-    parts = [_kind(kind, line, fields) for kind, line in ranked(rows).items()]
+    means = ranked([row for row in settings if len(rows) > len(settings)])
+    parts = [_kind(key, found, means.get(key, ()), fields) for key, found in ranked(rows).items()]
     waiting = [row for row in rows if _value(row) is None]
     count = f"{len(rows)} run{'s' if len(rows) != 1 else ''}"
     head = element("header", element("p", element("span", count), class_="over"), element("h1", title))
@@ -62,7 +65,7 @@ def swept(rows: Rows) -> list[str]:
     return [name for name in names if len({repr(row["fields"].get(name)) for row in rows}) > 1]
 
 
-def _kind(key: tuple[str, str], rows: Rows, fields: Sequence[str]) -> Html | None:
+def _kind(key: tuple[str, str], rows: Rows, settings: Rows, fields: Sequence[str]) -> Html | None:
     name, kind = key
     better = "higher" if rows[0]["result"].get("better") == "higher" else "lower"
     unit = str(rows[0]["result"].get("unit", ""))
@@ -74,10 +77,22 @@ def _kind(key: tuple[str, str], rows: Rows, fields: Sequence[str]) -> Html | Non
         name.replace("/", " "),
         element("p", about, class_="quiet lead"),
         element("div", *charts, class_="charts") if charts else None,
+        _means(settings, [field for field in fields if field != "seed"]),
         _ranking(rows, fields),
         element("p", warning, class_="quiet"),
         class_="comparison",
     )
+
+
+def _means(rows: Rows, fields: Sequence[str]) -> Html | None:
+    lines = []
+    for rank, row in enumerate(rows, 1):
+        text = measured(row["result"]["value"], row.get("deviation"))
+        value = element("strong", text) if rank == 1 else text
+        lines.append([str(rank), value, *_settings(row, fields), str(row.get("seeds", ""))])
+    head = ["", "mean ± deviation over seeds", *fields, "seeds"]
+    right = [0, 1, 2 + len(fields), *(2 + i for i, field in enumerate(fields) if _numeric(rows, field))]
+    return join(element("h3", "Settings"), table(head, lines, right), element("h3", "Runs")) if lines else None
 
 
 def _ranking(rows: Rows, fields: Sequence[str]) -> Html:

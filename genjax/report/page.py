@@ -148,7 +148,7 @@ def _reel(name: str, snapshots: Sequence[Snapshot], run: Contents) -> Html:
         width, height = (int.from_bytes(snapshot.png[i : i + 4], "big") for i in (16, 20))
         image = element("img", src=data, alt=f"{_spaced(name)} at {when}", width=width, height=height)
         frames.append(element("figure", image, element("figcaption", when)))
-    hint = "originals above, reconstructions below" if "reconstruct" in name else None
+    hint = "originals above" if "reconstruct" in name else None
     left_out = f"{len(shown)} of {len(snapshots)} snapshots" if len(shown) < len(snapshots) else None
     about = " · ".join(part for part in (hint, left_out) if part)
     title = element("h3", _spaced(name), element("small", about) if about else None)
@@ -214,7 +214,7 @@ def _command(line: str) -> Html:
 
 
 def _environment(run: Contents) -> Html | None:
-    known = {**run.environment, **{name: run.config[name] for name in IDENTITY if name in run.config}}
+    known = {**run.environment, **{name: str(run.config[name])[:16] for name in IDENTITY if name in run.config}}
     facts = {_spaced(name): plain(value) for name, value in known.items() if value not in (None, "", {}, [])}
     return section("Environment", fact_list(facts)) if facts else None
 
