@@ -135,11 +135,12 @@ def check_support(dataset: Any, likelihood: Likelihood) -> None:
     )
 
 
-def logit_of_mean(images: Array, least: float = 0.001) -> np.ndarray:
-    """log(m / (1 - m)), m the mean image: the bias with which a Bernoulli decoder starts at the data's mean.
+def logit_of_mean(images: np.ndarray, levels: int, least: float = 0.001) -> np.ndarray:
+    """log(m / (1 - m)), m the mean image in [0, 1]: the bias with which a Bernoulli decoder starts at the data's mean.
 
     Args:
-      images: [N, H, W, C], uint8, or floats in [0, 1].
+      images: [N, H, W, C] stored grey levels 0 .. levels-1.
+      levels: of the stored images, before any binarization: 256 for bytes, 2 for bits.
       least: m is clipped to [least, 1 - least].
 
     Returns:
@@ -147,12 +148,11 @@ def logit_of_mean(images: Array, least: float = 0.001) -> np.ndarray:
 
     Source: Burda, Grosse and Salakhutdinov, 2016, their public code, https://github.com/yburda/iwae.
 
-    >>> logit_of_mean(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)).tolist()
+    >>> logit_of_mean(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1), 256).tolist()
     [0.0]
     """
-    images = np.asarray(images)
-    scale = 255.0 if images.dtype == np.uint8 else 1.0
-    mean = np.clip(images.mean(axis=0, dtype=np.float64) / scale, least, 1.0 - least)
+    mean = images.mean(axis=0, dtype=np.float64) / (_at_least_two(levels) - 1)
+    mean = np.clip(mean, least, 1.0 - least)
     return np.log(mean / (1.0 - mean)).astype(np.float32).reshape(-1)
 
 

@@ -58,7 +58,7 @@ class DenseDecoder(nn.Module):
       multiplier: m, numbers a pixel and channel (`Likelihood.multiplier`).
       hidden: [..., D] -> [..., width].
       kernel_init: of the output layer.
-      bias_init: of the output layer, [H * W * C * m]; e.g. `constant(logit_of_mean(images))` for Bernoulli pixels.
+      bias_init: of the output layer, [H * W * C * m]; e.g. `constant(logit_of_mean(images, 256))` for Bernoulli.
 
     Called with z [..., D]; returns [..., H, W, C, m].
 
