@@ -154,6 +154,15 @@ def test_of_many_snapshots_the_first_and_the_last_are_shown(tmp_path):
     assert "12 of 100 snapshots" in words(text)
 
 
+def test_of_large_pictures_fewer_are_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr("genjax.report.page.HEAVY", 300)
+    (tmp_path / "pictures").mkdir()
+    for step in range(10):
+        path = save_png(tmp_path / "pictures" / f"samples-00-{step:09d}.png", np.zeros([2, 2, 3], np.uint8))
+    count = sum(name == "img" for name, _, _ in parsed(write_report(tmp_path).read_text()))
+    assert count == max(2, 300 // path.stat().st_size) < 10
+
+
 def test_hostile_text_stays_text(tmp_path):
     make_run(tmp_path)
     for file in ("config.json", "results.json", "environment.json"):

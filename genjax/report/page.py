@@ -16,7 +16,8 @@ from genjax.report.markup import Html, element, join
 from genjax.report.progress import duration
 from genjax.report.source import coloured, linked
 
-MOST = 12  # snapshots of a picture on the page; the others stay in pictures/
+MOST = 12  # snapshots of a picture on the page, fewer of large ones; the others stay in pictures/
+HEAVY = 6 * 2**20  # bytes of one picture's snapshots
 MEANING = {
     "upper bound": "the true value is at most this",
     "lower bound": "the true value is at least this",
@@ -135,7 +136,7 @@ def _pictures(run: Contents) -> Html | None:
 def _reel(name: str, snapshots: Sequence[Snapshot], run: Contents) -> Html:
     """A film strip of one picture; the script turns it into one frame with a slider."""
     last = len(snapshots) - 1
-    count = min(MOST, len(snapshots))
+    count = min(MOST, len(snapshots), max(2, HEAVY // max(len(snapshot.png) for snapshot in snapshots)))
     shown = [snapshots[round(i * last / max(count - 1, 1))] for i in range(count)] if last else list(snapshots)
     stages = {row.get("stage_index"): str(row.get("stage")) for row in run.rows}
     several = len({s.stage_index for s in snapshots}) > 1

@@ -156,7 +156,7 @@ def save_png(path: str | Path, picture: np.ndarray, about: Mapping[str, object] 
     for name, value in (about or {}).items():
         text.add_itxt(name, str(value))
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(file, format="png", pnginfo=text, optimize=True)
+    Image.fromarray(np.ascontiguousarray(picture)).save(file, format="png", pnginfo=text)
     return write_whole(path, file.getvalue())
 
 

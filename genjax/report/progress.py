@@ -145,7 +145,7 @@ def _parts(
     if speed is not None:
         parts += [(6, f"{number(speed, 3)} updates/s")]
         parts += [(7, f"{number(speed * batch_size, 3)} examples/s")] if batch_size else []
-        parts += [(4, f"{duration((steps - step) / speed)} left")] if step < steps else []
+        parts += [(4, f"{duration(math.ceil((steps - step) / speed))} left")] if step < steps else []
     return parts
 
 
