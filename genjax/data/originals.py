@@ -5,6 +5,7 @@ and believed only once its sha256 digest is the published one. Sizes and digests
 """
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -118,7 +119,7 @@ def download(
         part.replace(path)
     except BadInput:
         raise
-    except OSError as error:  # URLError, HTTPError, a time-out and a broken connection are all of this kind
+    except (OSError, http.client.HTTPException) as error:  # OSError: no network, a time-out, an answer such as 404
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it is also the server's answer, with a socket
         reason = getattr(error, "reason", None) or error
