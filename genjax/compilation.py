@@ -9,6 +9,7 @@ nothing, until the loop reads the totals.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import chex
@@ -96,31 +97,40 @@ def compile_stage(stage: Stage, keys: Keys, seed: int, mesh: Any, precision: str
     def fresh(rows: Any, keys: Keys) -> State:
         return stage.learner.init(keys.init, draw(rows, 0, keys))
 
-    with explained(stage.name), _precision(precision), tracing(*_trace_settings(precision, how)):
+    with traced_as(stage.name, precision, how):
         shapes = jax.eval_shape(fresh, example, keys)
         shardings = parallel.state_shardings(mesh, shapes, fully_sharded=how == "fsdp")
         abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
-        metrics = _check(stage, shapes, jax.eval_shape(draw, example, 0, keys), keys.update, how)
+        metrics = check_update(stage, shapes, jax.eval_shape(draw, example, 0, keys), keys.update, how)
         zero = jax.jit(lambda: _zero(metrics), out_shardings=whole)
-        call = parallel.compile_update(_fused(stage, draw, mesh, how), mesh, shardings, _split_mode(how))
+        call = parallel.compile_update(fused_update(stage, draw, mesh, how), mesh, shardings, _split_mode(how))
         if how != "pmap":
             call = call.lower(abstract, zero(), example, placed, np.int32(1)).compile()
         start = jax.jit(fresh, out_shardings=shardings).lower(example, placed).compile()
     seconds = time.perf_counter() - began
-    names = _leaf_names(shapes, metrics)
+    names = leaf_names(shapes, metrics)
 
     def update(state: State, totals: Totals, feed: Any, count: Any) -> Any:
         return call(state, totals, feed, placed, count)
 
     def mapped(*arguments: Any) -> Any:  # pmap compiles at its first call: under the same settings
-        with explained(stage.name), _precision(precision), tracing(*_trace_settings(precision, how)):
+        with traced_as(stage.name, precision, how):
             return update(*arguments)
 
     run = mapped if how == "pmap" else update
     return Program(run, zero, lambda: start(example, placed), feed, abstract, names, seconds, call)
 
 
-def _fused(stage: Stage, draw: Callable[..., Batch], mesh: Any, how: str) -> Callable[..., Any]:
+def fused_update(stage: Stage, draw: Callable[..., Batch], mesh: Any, how: str) -> Callable[..., Any]:
+    """The function that is compiled: (state, totals, feed, keys, count) -> (state, (totals, tick)).
+
+    Args:
+      stage: learner, updates in a call.
+      draw: (feed, step, keys) -> the batch.
+      mesh: the devices that the rows of the batch are laid over.
+      how: "jit", "fsdp" or "pmap".
+    """
+
     def one(state: State, totals: Totals, feed: Any, keys: Keys) -> tuple[State, Totals]:
         batch = parallel.split_rows(draw(feed, state.step, keys), mesh, _split_mode(how))
         new, metrics = stage.learner.update(state, batch, keys.update)
@@ -154,7 +164,8 @@ def _first_bad(tree: Any) -> jax.Array:
     return jnp.where(jnp.any(flags), jnp.argmax(flags).astype(jnp.int32), jnp.int32(-1))
 
 
-def _check(stage: Stage, abstract: State, batch: Batch, key: Key, how: str) -> Metrics:
+def check_update(stage: Stage, abstract: State, batch: Batch, key: Key, how: str) -> Metrics:
+    """The metrics of an update, abstract; BadInput where it changes the state or a metric is no scalar."""
     if how == "pmap":
         if jax.tree.leaves(abstract.carry):
             raise BadInput(
@@ -185,19 +196,20 @@ def _zero(metrics: Metrics) -> Totals:
     return Totals({name: jnp.zeros((), jnp.float32) for name in metrics}, jnp.int32(0), jnp.int32(-1))
 
 
-def _leaf_names(state: State, metrics: Metrics) -> tuple[str, ...]:
+def leaf_names(state: State, metrics: Metrics) -> tuple[str, ...]:
+    """The names of the leaves that `Totals.bad` counts."""
     paths, _ = jax.tree_util.tree_flatten_with_path((state, dict(metrics)))
     names = ("/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in p) for p, _ in paths)
     return tuple(name.partition("/")[2] for name in names)
 
 
-def _trace_settings(precision: str, how: str) -> tuple[Any, str | None]:
-    return (jnp.bfloat16 if precision == "bfloat16" else None), (parallel.AXIS if how == "pmap" else None)
-
-
-def _precision(precision: str) -> Any:
-    matmul = {"float32": "float32", "tensorfloat32": "tensorfloat32", "bfloat16": "default"}
-    return jax.default_matmul_precision(matmul[precision])
+@contextmanager
+def traced_as(stage: str, precision: str, how: str = "jit") -> Iterator[None]:
+    """Trace a stage's functions for a precision and a layout of devices; what goes wrong is `explained`."""
+    matmul = {"float32": "float32", "tensorfloat32": "tensorfloat32", "bfloat16": "default"}[precision]
+    compute, axis = (jnp.bfloat16 if precision == "bfloat16" else None), (parallel.AXIS if how == "pmap" else None)
+    with explained(stage), jax.default_matmul_precision(matmul), tracing(compute, axis):
+        yield
 
 
 @contextmanager
@@ -222,10 +234,10 @@ def explained(stage: str) -> Iterator[None]:
 
 
 def _user_line(error: BaseException) -> str:
-    trace, where = error.__traceback__, ""
+    trace, where, library = error.__traceback__, "", str(Path(__file__).parent)
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
-        if "site-packages" not in name and "/genjax/" not in name:
+        if "site-packages" not in name and not name.startswith(library):
             where = f" ({name.rsplit('/', 1)[-1]}, line {trace.tb_lineno}, in {trace.tb_frame.f_code.co_name})"
         trace = trace.tb_next
     return where
