@@ -384,7 +384,18 @@ def test_text_and_attributes_are_escaped():
     assert element("p", "\x00\ud800ok").text == "<p>\ufffd\ufffdok</p>"
 
 
-@pytest.mark.parametrize("source", ["x = 'é' # ü\n", "if a:\n\treturn f'{b}'\n", "'''open", "\x00", "", "a\n\n"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "x = 'é' # ü\n",
+        "if a:\n\treturn f'{b} {{c}}' \\\n f'{{}}'\n",
+        "a = 'b\x0cc'\nif d: e\n",
+        "'''open",
+        "\x00",
+        "",
+        "a\n\n",
+    ],
+)
 def test_colours_change_no_character(source):
     inside = parsed(f"<p>{coloured(source).text}</p>")
     assert sum(len(text) for _, _, text in inside) == len(source)

@@ -57,4 +57,4 @@ def _attribute(key: str, value: object) -> str:
 
 def _printable(text: str) -> str:
     """Without what a page cannot hold: control characters and lone surrogates."""
-    return "".join(c if c in "\n\t" or (ord(c) >= 32 and not 0xD800 <= ord(c) < 0xE000) else "\ufffd" for c in text)
+    return "".join(c if c in "\n\t\r\f" or (ord(c) >= 32 and not 0xD800 <= ord(c) < 0xE000) else "\ufffd" for c in text)

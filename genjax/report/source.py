@@ -17,18 +17,18 @@ def coloured(source: str) -> Html:
     '<span class="keyword">if</span> x:  <span class="comment"># why</span>\\n    <span class="keyword">pass</span>\\n'
     """
     starts = [0]
-    for line in source.splitlines(keepends=True):
-        starts.append(starts[-1] + len(line))
+    for line in source.split("\n"):
+        starts.append(starts[-1] + len(line) + 1)
     parts: list[Html | str] = []
     at = 0
     try:
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
             style = _style(token)
             if style:
-                begin, end = (starts[row - 1] + column for row, column in (token.start, token.end))
+                begin, end = (max(at, starts[row - 1] + column) for row, column in (token.start, token.end))
                 parts += [source[at:begin], element("span", source[begin:end], class_=style)]
                 at = end
-    except (tokenize.TokenError, SyntaxError, IndexError):
+    except (tokenize.TokenError, SyntaxError, ValueError, IndexError):
         return join(source)
     return join(*parts, source[at:])
 
