@@ -9,7 +9,7 @@ from genjax.errors import BadInput
 from genjax.types import Array
 
 
-def upcast(x: Array) -> jax.Array:
+def upcast(x: Array | float) -> jax.Array:
     """x in float32 at least: half precision and integers are converted, float64 stays.
 
     Args:

@@ -11,7 +11,7 @@ from genjax.types import Array, Key
 _LOG_2PI = math.log(2.0 * math.pi)
 
 
-def normal_log_prob(x: Array, mean: Array, log_var: Array) -> jax.Array:
+def normal_log_prob(x: Array, mean: Array | float, log_var: Array | float) -> jax.Array:
     """log N(x; mean, exp(log_var)) = -1/2 (log 2 pi + log_var + (x - mean)^2 exp(-log_var)).
 
     Args:
@@ -27,7 +27,9 @@ def normal_log_prob(x: Array, mean: Array, log_var: Array) -> jax.Array:
     return -0.5 * (_LOG_2PI + log_var + jnp.square(x - mean) * jnp.exp(-log_var))
 
 
-def kl_normal(mean_q: Array, log_var_q: Array, mean_p: Array, log_var_p: Array) -> jax.Array:
+def kl_normal(
+    mean_q: Array | float, log_var_q: Array | float, mean_p: Array | float, log_var_p: Array | float
+) -> jax.Array:
     """KL(N(mean_q, exp(log_var_q)) || N(mean_p, exp(log_var_p))), exactly.
 
     1/2 (log_var_p - log_var_q + (exp(log_var_q) + (mean_q - mean_p)^2) exp(-log_var_p) - 1).
@@ -46,7 +48,7 @@ def kl_normal(mean_q: Array, log_var_q: Array, mean_p: Array, log_var_p: Array) 
     return 0.5 * (jnp.expm1(log_ratio) - log_ratio + jnp.square(mean_q - mean_p) * jnp.exp(-log_var_p))
 
 
-def kl_normal_standard(mean: Array, log_var: Array) -> jax.Array:
+def kl_normal_standard(mean: Array | float, log_var: Array | float) -> jax.Array:
     """KL(N(mean, exp(log_var)) || N(0, 1)) = 1/2 (exp(log_var) + mean^2 - 1 - log_var).
 
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, appendix B, https://arxiv.org/abs/1312.6114.

@@ -15,7 +15,7 @@ from genjax.types import Array
 Initializer = Callable[..., jax.Array]  # (key, shape, dtype) -> array: jax.nn.initializers
 
 
-def flat(layers: Callable[[jax.Array], jax.Array], x: Array) -> jax.Array:
+def flat(layers: Callable[[Array], jax.Array], x: Array) -> jax.Array:
     """Apply [N, D] -> [N, E] to x [..., D], as one matrix of rows.
 
     >>> flat(lambda rows: rows * rows.ndim, jax.numpy.ones((4, 3, 5))).shape

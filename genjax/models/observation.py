@@ -91,7 +91,7 @@ def discretized_logistic(levels: int) -> Likelihood:
     1.0
     """
 
-    def split(out):
+    def split(out: jax.Array) -> tuple[jax.Array, jax.Array]:
         return out[..., 0] + 0.5, out[..., 1] - 2.0
 
     def log_prob(out, x):

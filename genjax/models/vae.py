@@ -120,7 +120,8 @@ class ConvolutionalEncoder(nn.Module):
             h = nn.relu(nn.Conv(self.channels * 2**i, (4, 4), strides=(2, 2), name=f"conv_{i}")(h))
         h = nn.relu(nn.Dense(self.width, name="dense")(h.reshape(h.shape[0], -1)))
         mean, log_var = nn.Dense(self.latents, name="mean")(h), nn.Dense(self.latents, name="log_var")(h)
-        return tuple(a.reshape(*x.shape[:-3], self.latents) for a in (mean, log_var))
+        shape = (*x.shape[:-3], self.latents)
+        return mean.reshape(shape), log_var.reshape(shape)
 
 
 class ConvolutionalDecoder(nn.Module):
