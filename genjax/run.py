@@ -98,12 +98,10 @@ def start_run(loaded: Loaded, values: Mapping[str, Any], options: TrainOptions) 
     hosts.start(options.coordinator, options.processes, options.process)
     directory, leader = _directory(loaded, options), jax.process_index() == 0
     experiment = build(loaded, values)
-    chosen = {"select": experiment.select, "better": _better(experiment)}  # by what sweeps and lists rank runs
-    config = {**configuration(loaded, values, options._asdict()), **chosen}
-    facts = facts_of(config, experiment)
+    config, facts = identified(loaded, values, options, experiment)
     with lock(directory) if leader else contextlib.nullcontext():
         if leader:
-            _settle(directory, loaded, config, facts, options)
+            settle(directory, loaded, config, facts, options)
         hosts.agree(facts)
         if finished(directory, config):
             _say(f"{directory} is finished: nothing to do", leader)
@@ -112,6 +110,15 @@ def start_run(loaded: Loaded, values: Mapping[str, Any], options: TrainOptions) 
             calls = itertools.count()
             stop = lambda: hosts.agree_to_stop(next(calls), asked())
             return _train(experiment, directory, loaded, facts, options, stop, leader)
+
+
+def identified(
+    loaded: Loaded, values: Mapping[str, Any], options: TrainOptions, experiment: Experiment
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a run directory says its run is: its configuration, and the facts that must not change when it goes on."""
+    chosen = {"select": experiment.select, "better": _better(experiment)}  # by what sweeps and lists rank runs
+    config = {**configuration(loaded, values, options._asdict()), **chosen}
+    return config, facts_of(config, experiment)
 
 
 def resume_arguments(directory: Path) -> tuple[Loaded, dict[str, Any]]:
@@ -248,7 +255,7 @@ def _directory(loaded: Loaded, options: TrainOptions) -> Path:
     return directory
 
 
-def _settle(
+def settle(
     directory: Path, loaded: Loaded, config: dict[str, Any], facts: dict[str, Any], options: TrainOptions
 ) -> None:
     """Write what the run is, or refuse what differs from what is written."""
