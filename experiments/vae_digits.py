@@ -22,12 +22,12 @@ from genjax.models.vae import VAE, DenseDecoder, DenseEncoder
 
 
 def experiment(
-    latents: Count = 16,
+    latents: Count = 10,
     width: Count = 256,
     beta: NonNegative = 1.0,
     learning_rate: Positive = 1e-3,
     average: Fraction = 0.999,
-    steps: int = 20_000,
+    steps: int = 3_000,
     batch_size: Count = 100,
     samples: Count = 1_000,
 ) -> Experiment:
@@ -68,6 +68,10 @@ def experiment(
     def sample(state, key, n):
         return likelihood.sample(model.apply(state.params, jax.random.normal(key, (n, latents)), method="decode"), key)
 
+    def means(state, key):
+        z = jax.random.normal(key, (64, latents))
+        return likelihood.mean(model.apply(state.params, z, method="decode"))
+
     def reconstruct(state, key):
         images = jnp.asarray(data.validation.arrays["image"][:32] / 16, jnp.float32)
         return jnp.stack([images, likelihood.mean(model.apply(state.params, images))])
@@ -82,10 +86,10 @@ def experiment(
         stages=[Stage("vae", learner, batches(data.train, batch_size), steps, steps_per_call=100)],
         evaluations={
             "validation": Evaluation(bound, data.validation, 250, parts),
-            "test": Evaluation(estimate, data.test, 250, {**parts, "neg_iwae": tight}, final=True),
+            "test": Evaluation(estimate, data.test, 250, {"neg_iwae": tight, **parts}, final=True),
         },
         sample=sample,
-        pictures={"reconstructions": reconstruct},
+        pictures={"means": means, "reconstructions": reconstruct},
         select="validation/neg_elbo",
         data=data.name,
     )

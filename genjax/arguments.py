@@ -47,7 +47,9 @@ def parse(
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            chosen = tyro.cli(shape, prog=prog, description=about, args=list(arguments), config=(_flat(tyro),))
+            chosen = tyro.cli(
+                shape, prog=prog, description=re.sub(r"\n+", "\n\n", about), args=list(arguments), config=(_flat(tyro),)
+            )
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -78,7 +80,7 @@ def _command(options: type, fields: Sequence[Field], chosen: Any) -> Any:
     import tyro
 
     def entry(field: Field) -> tuple[Any, ...]:
-        text = field.help.replace("%", "%%") + (f" In {field.limits}." if field.limits else "")
+        text = field.help + (f" In {field.limits}." if field.limits else "")
         kind = Annotated[field.type, tyro.conf.arg(help=text)]
         if field.default is inspect.Parameter.empty:
             return field.name, kind
@@ -86,17 +88,17 @@ def _command(options: type, fields: Sequence[Field], chosen: Any) -> Any:
 
     if not fields:
 
-        def alone(options=chosen):  # type: ignore[no-untyped-def]
-            return options, {}
+        def alone(command=chosen):  # type: ignore[no-untyped-def]
+            return command, {}
 
-        alone.__annotations__ = {"options": options}
+        alone.__annotations__ = {"command": options}
         return alone
     record = dataclasses.make_dataclass("Fields", [entry(field) for field in fields], kw_only=True)
 
-    def both(experiment, options=chosen):  # type: ignore[no-untyped-def]
-        return options, {field.name: getattr(experiment, field.name) for field in fields}
+    def both(experiment, command=chosen):  # type: ignore[no-untyped-def]
+        return command, {field.name: getattr(experiment, field.name) for field in fields}
 
-    both.__annotations__ = {"experiment": record, "options": options}
+    both.__annotations__ = {"experiment": record, "command": options}
     return both
 
 

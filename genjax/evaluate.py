@@ -77,7 +77,9 @@ def evaluator(evaluation: Evaluation, mesh: Any) -> Callable[[State, Key], dict[
                 feed, mask = _padded(arrays, start, size)
                 feed, mask = parallel.feed(mesh, (_own_rows(feed), _own_rows(mask)))
                 parts.append(one(seen, feed, mask, jax.random.fold_in(key, number)))
-        return {name: _pooled(name, np.stack(values)) for name, values in _columns(jax.device_get(parts)).items()}
+        columns = _columns(jax.device_get(parts))
+        ordered = [name for name in evaluation.quantities if name in columns]  # a compiled function sorts its names
+        return {name: _pooled(name, np.stack(columns[name])) for name in [*ordered, *sorted({*columns} - {*ordered})]}
 
     return run
 
