@@ -24,14 +24,15 @@ def batches(split: Split, batch_size: int) -> Source:
       split: arrays and their preparation.
       batch_size: B, from 1 to the number of rows.
     Returns:
-      A source whose `batch(feed, key, step)` is traced: `feed` is the arrays, `key` a typed key, `step` an integer
-      in [0, 2**31).
+      A source whose `batch(feed, key, step)` is traced: `feed` is `resident`, the arrays, placed on the devices;
+      `key` is a typed key, `step` an integer in [0, 2**31).
     Raises:
       BadInput: a batch size that is not an integer from 1 to N.
 
     >>> from genjax.data import digits
     >>> source = batches(digits().train, 100)
-    >>> batch = source.batch(source.resident, jax.random.key(0), 3)
+    >>> feed = jax.device_put(source.resident)  # once: else each compiled call would carry all arrays over
+    >>> batch = jax.jit(source.batch)(feed, jax.random.key(0), 3)
     >>> batch["image"].shape, float(batch["image"].max())
     ((100, 8, 8, 1), 1.0)
     """
@@ -39,11 +40,10 @@ def batches(split: Split, batch_size: int) -> Source:
 
     def batch(feed: Batch, key: Key, step: jax.Array) -> Batch:
         chosen = rows_of_batch(key, step, rows, batch_size)
-        raw = {field: array.at[chosen].get(mode="promise_in_bounds") for field, array in feed.items()}
+        raw = {field: jnp.asarray(array).at[chosen].get(mode="promise_in_bounds") for field, array in feed.items()}
         return split.prepare(raw, noise_key(key, step))
 
-    resident = {field: jnp.asarray(array) for field, array in split.arrays.items()}
-    return Source(batch, batch_size, resident, rows=rows, fingerprint=fingerprint(split))
+    return Source(batch, batch_size, dict(split.arrays), rows=rows, fingerprint=fingerprint(split))
 
 
 def rows_of_batch(key: Key, step: jax.Array, rows: int, batch_size: int) -> jax.Array:
