@@ -51,9 +51,9 @@ def permute(positions: Array, rows: int, keys: Array) -> Array:
 
 
 def factors(rows: int) -> tuple[int, int]:
-    """(a, b) with ab >= rows: neither is small, and the fewest positions are walked over."""
+    """(a, b) with ab >= rows and a > sqrt(rows) / 2: the fewest positions are walked over; then, nearest to a square."""
     root = isqrt(rows - 1) + 1
-    a = min(range(root // 2 + 1, root + 1), key=lambda a: a * -(-rows // a) - rows)
+    a = min(range(root, root // 2, -1), key=lambda a: a * -(-rows // a) - rows)
     return a, -(-rows // a)
 
 
