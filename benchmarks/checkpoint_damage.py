@@ -89,11 +89,11 @@ def train_forever(directory: Path) -> None:
             say(f"begun {step}")
 
 
-def kill_trials(count: int, seed: int, directory: Path, longest: float = 0.8) -> Counter:
+def kill_trials(count: int, seed: int, directory: Path) -> Counter:
     """Kill one training process after the other in the same run directory, and check what each leaves."""
     draw, counts, abstract = random.Random(seed), Counter(), jax.eval_shape(start)
     for _ in range(count):
-        said = _train_and_kill(directory, draw.uniform(0, longest))
+        said = _train_and_kill(directory, draw)
         saved, begun = _last(said, "saved"), _last(said, "begun")
         left = [path.name for path in (directory / "checkpoints").glob(".*")] if directory.exists() else []
         counts["kills"] += 1
@@ -104,16 +104,19 @@ def kill_trials(count: int, seed: int, directory: Path, longest: float = 0.8) ->
     return counts
 
 
-def _train_and_kill(directory: Path, delay: float) -> list[str]:
+def _train_and_kill(directory: Path, draw: random.Random) -> list[str]:
+    """Kill it at most 0.4 s after it opened the run, restored, or began its first or a later save."""
     command = [sys.executable, __file__, "--train", str(directory)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    first = child.stdout.readline()
-    time.sleep(delay)
+    moment, said = draw.choice(["open", "restored", "begun", "saved"]), [""]
+    while not said[-1].startswith(moment) and child.poll() is None:
+        said.append(child.stdout.readline())
+    time.sleep(draw.uniform(0, 0.4))
     child.kill()
-    said = first + child.communicate()[0]
+    rest = child.communicate()[0]
     if child.returncode != -signal.SIGKILL:
         raise RuntimeError("the training process ended by itself")
-    return said.splitlines()
+    return "".join([*said, rest]).splitlines()
 
 
 def _last(said: list[str], word: str) -> int | None:

@@ -85,6 +85,11 @@ def meet() -> None:
         asyncio.run(_orbax().multihost.sync_global_processes("genjax", operation_id=name, timeout=PATIENCE))
 
 
+def first_line(error: Exception) -> str:
+    """What a library said, without the pages that Orbax adds."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
 def _names(leaves: Leaves) -> dict[str, str]:
     return {path: f"{index:04d}" for index, path in enumerate(sorted(leaves))}
 

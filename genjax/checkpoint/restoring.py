@@ -84,7 +84,7 @@ def _attempt(path: Path, abstract: Any, config: Mapping[str, Any] | None) -> tup
         raise
     except Exception as error:
         _refuse_innocent(error, path)
-        problem = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        problem = arrays.first_line(error)
     return (restored, "") if _all_agree(restored is not None) else (None, problem or "another process cannot read it")
 
 
@@ -126,7 +126,7 @@ def _refuse_innocent(error: Exception, path: Path) -> None:
     innocent = isinstance(error, MemoryError) or getattr(error, "errno", None) in _NOT_DAMAGE
     if innocent or any(word in str(error) for word in words):
         raise Damaged(
-            f"checkpoint {path.name} cannot be read: {str(error).splitlines()[0][:200]}",
+            f"checkpoint {path.name} cannot be read: {arrays.first_line(error)}",
             "it was left where it is",
             "check memory, open files (ulimit -n) and permissions, then run the same command again",
         ) from error

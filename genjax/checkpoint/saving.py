@@ -210,10 +210,9 @@ def _explain(error: Exception) -> tuple[str, str]:
         **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make the directory writable"),
         errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
     }
-    first_line = (str(error).splitlines() or [type(error).__name__])[0][:300]
     if number is not None and number in remedies:
         return os.strerror(number), remedies[number]
-    return first_line, "check that disk"
+    return arrays.first_line(error), "check that disk"
 
 
 def _retire(directory: Path, seal: Seal, keeps: Callable[[list[Seal]], set[str]]) -> None:
