@@ -9,6 +9,7 @@ import difflib
 import inspect
 import io
 import re
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -114,21 +115,28 @@ def _check_names(options: type, fields: Sequence[Field]) -> None:
 
 
 def _refused(prog: str, text: str, options: type, fields: Sequence[Field], arguments: Sequence[str]) -> BadInput:
-    lines = [re.sub(r"[│╭╮╰╯─]", "", line).strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()]
-    lines = [line for line in lines if line]
-    body = [x for x in lines[1:] if not x.startswith(("For full helptext", "Argument helptext", "Perhaps you meant"))]
-    known = [*options._fields, *(field.name for field in fields)]  # type: ignore[attr-defined]
-    names = [name.replace("_", "-") for name in known]
-    what = " ".join(body[:2] if body and body[0].endswith(":") else body[:1]) or "arguments not understood"
+    what = _first_paragraph(text).partition(". Got errors")[0].removeprefix("Error parsing ")
+    what = what or f"arguments not understood: {' '.join(arguments)}"
+    types = {**{field.name: field.type for field in fields}, **typing.get_type_hints(options)}
+    names = [name.replace("_", "-") for name in types]
     if "nrecognized" in text:
-        unknown = what.partition(":")[2].split(",")[0].strip()
+        unknown = what.partition(":")[2].replace(",", " ").split()[0]
         near = difflib.get_close_matches(unknown.lstrip("-").replace("_", "-"), names, 1, 0.4)
         what = f"unknown option {unknown}" if unknown.startswith("-") else f"unexpected argument {unknown!r}"
         allowed = f"did you mean --{near[0]}?" if near else f"options: {', '.join('--' + n for n in names)}"[:300]
         return BadInput(what, allowed, f"{prog} --help lists them")
-    field = next((f for f in fields if f"--{f.name.replace('_', '-')}" in what), None)
-    allowed = f"{field.name}: {_type_name(field.type)}, {field.help}" if field else ""
+    named = [name for name in types if re.search(rf"--{name.replace('_', '-')}(?![\w-])", what)]
+    helps = {field.name: field.help for field in fields}
+    allowed = "; ".join(f"{name}: {_type_name(types[name])}, {helps.get(name, '')}".rstrip(", ") for name in named)
     return BadInput(what[:300], allowed[:300], f"{prog} --help")
+
+
+def _first_paragraph(box: str) -> str:
+    """What tyro says below the title of its box; where standard output is no UTF-8, rules stand for the frame."""
+    lines = [line.strip(" │") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    lines = [line for line in lines if line and line[0] not in "╭╰"][0 if "╭" in box else 2 :]
+    rules = [number for number, line in enumerate(lines) if not line.strip("-─")]
+    return " ".join(lines[: rules[0]] if rules else lines)
 
 
 def _type_name(kind: Any) -> str:
