@@ -1,9 +1,11 @@
 """Batches by random access: every row once an epoch, exact after a restart, the same on any number of devices."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -163,6 +165,45 @@ def test_the_same_batches_on_four_devices() -> None:
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     done = subprocess.run([sys.executable, "-c", DEVICES], env={**os.environ, **flags}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+PROCESS = """
+import sys, jax, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+index, count = int(sys.argv[2]), int(sys.argv[3])
+jax.distributed.initialize(sys.argv[1], count, index)
+from genjax.data import batches, digits
+source = batches(digits().train, 64)
+mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
+whole, shared = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+place = lambda a: jax.make_array_from_callback(a.shape, whole, lambda i: a[i])
+feed = {field: place(array) for field, array in source.resident.items()}
+draw = jax.jit(lambda feed, seed, step: source.batch(feed, jax.random.key(seed), step), out_shardings=shared)
+for step in (0, 19, 20, 1000):
+    mine = draw(feed, 7, step)["image"].addressable_shards[0].data
+    assert mine.shape[0] == 64 // count
+    np.save(f"{sys.argv[4]}/{step}-{index}.npy", mine)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_the_same_batches_in_several_processes(processes: int, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    commands = [[sys.executable, "-c", PROCESS, address, str(i), str(processes), tmp_path] for i in range(processes)]
+    peers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    try:
+        said = [peer.communicate(timeout=180)[1] for peer in peers]
+    finally:
+        for peer in peers:
+            peer.kill()
+    assert [peer.returncode for peer in peers] == [0] * processes, said
+    source = batches(digits().train, 64)
+    for step in (0, 19, 20, 1000):
+        parts = [np.load(tmp_path / f"{step}-{index}.npy") for index in range(processes)]
+        np.testing.assert_array_equal(np.concatenate(parts), source.batch(source.resident, KEY, step)["image"])
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 24, 2.0, True, "8"])

@@ -51,7 +51,7 @@ def permute(positions: Array, rows: int, keys: Array) -> Array:
 
 
 def factors(rows: int) -> tuple[int, int]:
-    """(a, b) with ab >= rows and a > sqrt(rows) / 2: the fewest positions are walked over; then, nearest to a square."""
+    """(a, b) with ab >= rows and a > sqrt(rows) / 2: the fewest positions are walked over; then, nearly square."""
     root = isqrt(rows - 1) + 1
     a = min(range(root, root // 2, -1), key=lambda a: a * -(-rows // a) - rows)
     return a, -(-rows // a)
