@@ -14,7 +14,7 @@ ROOMS = (
     *("errors", "types", *MATHEMATICS, "models", "gradient", "averages", "learners"),
     *("data", "roll_call", "hosts", "parallel", "compilation", "digest", "checkpoint", "evaluate", "report"),
     *("experiment", "fields", "arguments", "view", "train", "stopping", "record", "run", "saved"),
-    *("grid", "ranking", "lanes", "sweep", "cache", "cli", "__main__"),
+    *("sweep", "cache", "cli", "__main__"),
 )
 
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml", "runpy"}
