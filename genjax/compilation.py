@@ -134,7 +134,7 @@ def fused_update(stage: Stage, draw: Callable[..., Batch], mesh: Any, how: str) 
     def one(state: State, totals: Totals, feed: Any, keys: Keys) -> tuple[State, Totals]:
         batch = parallel.split_rows(draw(feed, state.step, keys), mesh, _split_mode(how))
         new, metrics = stage.learner.update(state, batch, keys.update)
-        bad = _first_bad((new, dict(metrics)))
+        bad = _first_bad(_guarded(new, metrics))
         good = (bad < 0) & (totals.bad < 0)
         state = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
         sums = jax.tree.map(lambda s, m: s + jnp.where(good, m.astype(jnp.float32), 0.0), totals.sums, dict(metrics))
@@ -152,6 +152,11 @@ def fused_update(stage: Stage, draw: Callable[..., Batch], mesh: Any, how: str) 
 
 def _split_mode(how: str) -> str:
     return "pmap" if how == "pmap" else "jit"
+
+
+def _guarded(state: State, metrics: Metrics) -> Any:
+    """What must be finite.  Not the optimizer's moments: a gradient that is not finite shows in its norm, a metric."""
+    return state._replace(opt_state=()), dict(metrics)
 
 
 def _first_bad(tree: Any) -> jax.Array:
@@ -198,7 +203,7 @@ def _zero(metrics: Metrics) -> Totals:
 
 def leaf_names(state: State, metrics: Metrics) -> tuple[str, ...]:
     """The names of the leaves that `Totals.bad` counts."""
-    paths, _ = jax.tree_util.tree_flatten_with_path((state, dict(metrics)))
+    paths, _ = jax.tree_util.tree_flatten_with_path(_guarded(state, metrics))
     names = ("/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in p) for p, _ in paths)
     return tuple(name.partition("/")[2] for name in names)
 
