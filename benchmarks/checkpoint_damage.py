@@ -190,19 +190,17 @@ OUTCOMES = (
 )
 
 
-def damage_trials(count: int, seed: int, directory: Path) -> Counter:
+def damage_trials(count: int, seed: int, directory: Path, kinds: tuple = DAMAGES) -> Counter:
     """Damage copies of one run and count how restoring ends."""
     draw, abstract, steps = random.Random(seed), jax.eval_shape(start), (3, 6, 9)
-    counts = Counter(
-        {f"damages: {kind.__doc__.rstrip('.').lower()}": 0 for kind in DAMAGES} | dict.fromkeys(OUTCOMES, 0)
-    )
+    counts = Counter({f"damages: {kind.__doc__.rstrip('.').lower()}": 0 for kind in kinds} | dict.fromkeys(OUTCOMES, 0))
     whole = make_run(directory / "whole", steps)
     for trial in range(count):
         run = Path(shutil.copytree(whole, directory / "damaged"))
         places = sorted((run / "checkpoints").iterdir(), reverse=True)
-        kind = DAMAGES[trial % len(DAMAGES)]
+        kind = kinds[trial % len(kinds)]
         for place in places if trial % 8 == 7 else places[:1]:  # sometimes all of them
-            path = draw.choice([path for path in sorted(place.rglob("*")) if path.is_file()])
+            path = _victim(place, draw)
             kind(path, draw, places[-1] / path.relative_to(place) if place != places[-1] else path)
         counts[f"damages: {kind.__doc__.rstrip('.').lower()}"] += 1
         counts[_outcome(run, abstract, steps[-1])] += 1
@@ -210,11 +208,19 @@ def damage_trials(count: int, seed: int, directory: Path) -> Counter:
     return counts
 
 
-def make_run(directory: Path, steps: tuple[int, ...]) -> Path:
-    """A run with a checkpoint of each of these steps."""
+def _victim(place: Path, draw: random.Random) -> Path:
+    """Any file, or any byte: metadata are many small files, arrays few large ones."""
+    files = [path for path in sorted(place.rglob("*")) if path.is_file()]
+    return (
+        draw.choice(files) if draw.random() < 0.5 else draw.choices(files, [path.stat().st_size for path in files])[0]
+    )
+
+
+def make_run(directory: Path, steps: tuple[int, ...], content: int | None = None) -> Path:
+    """A run with a checkpoint of each of these steps; for a planted bug: with the content of another one."""
     store = open_store(directory, RUN, keep=len(steps))
     for step in steps:
-        store.save(jax.tree.map(jnp.asarray, truth(step)), stage="train", stage_index=0, step=step)
+        store.save(jax.tree.map(jnp.asarray, truth(content or step)), stage="train", stage_index=0, step=step)
     store.close()
     return directory
 
