@@ -190,15 +190,17 @@ OUTCOMES = (
 )
 
 
-def damage_trials(count: int, seed: int, directory: Path, kinds: tuple = DAMAGES) -> Counter:
+def damage_trials(count: int, seed: int, directory: Path) -> Counter:
     """Damage copies of one run and count how restoring ends."""
     draw, abstract, steps = random.Random(seed), jax.eval_shape(start), (3, 6, 9)
-    counts = Counter({f"damages: {kind.__doc__.rstrip('.').lower()}": 0 for kind in kinds} | dict.fromkeys(OUTCOMES, 0))
+    counts = Counter(
+        {f"damages: {kind.__doc__.rstrip('.').lower()}": 0 for kind in DAMAGES} | dict.fromkeys(OUTCOMES, 0)
+    )
     whole = make_run(directory / "whole", steps)
     for trial in range(count):
         run = Path(shutil.copytree(whole, directory / "damaged"))
         places = sorted((run / "checkpoints").iterdir(), reverse=True)
-        kind = kinds[trial % len(kinds)]
+        kind = DAMAGES[trial % len(DAMAGES)]
         for place in places if trial % 8 == 7 else places[:1]:  # sometimes all of them
             path = _victim(place, draw)
             kind(path, draw, places[-1] / path.relative_to(place) if place != places[-1] else path)

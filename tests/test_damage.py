@@ -17,7 +17,7 @@ from saved_states import RUN, abstract, equal, large, listed, place_of, save_ste
 
 from genjax import digest
 from genjax.checkpoint import arrays as edge
-from genjax.checkpoint import lock, newest, open_store, restore, seal
+from genjax.checkpoint import lock, newest, open_store, restore
 from genjax.errors import BadInput, Damaged
 
 HERE = Path(__file__).parent
