@@ -117,6 +117,18 @@ def _sample(arguments: list[str]) -> int:
     return sample_run(path, options)
 
 
+def _sweep(arguments: list[str]) -> int:
+    from genjax.arguments import first_argument
+    from genjax.fields import load
+    from genjax.sweep import SweepOptions, read_grid, sweep
+
+    path, rest = first_argument(arguments, "genjax sweep FILE", SweepOptions, "an experiment file")
+    loaded = load(path)
+    grid = read_grid(f"genjax sweep {path}", loaded.about, SweepOptions, rest, loaded.fields)
+    _prepare()
+    return sweep(loaded, grid)
+
+
 def _prepare() -> None:
     from genjax.cache import use_compilation_cache
 
@@ -151,4 +163,5 @@ COMMANDS = {
     "resume": Command("resume RUN", "go on with a run", _resume),
     "evaluate": Command("evaluate RUN", "measure a checkpoint", _evaluate),
     "sample": Command("sample RUN --n 64 --out grid.png", "draw samples (.png or .npz)", _sample),
+    "sweep": Command("sweep FILE field=a,b seed=0:3", "train a grid of runs and rank them", _sweep),
 }

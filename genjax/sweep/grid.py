@@ -97,7 +97,9 @@ def described(swept: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={_plain(value)}" for name, value in swept.items())
 
 
-def _check_name(prog: str, name: str, seen: Mapping[str, Any], known: Mapping[str, Field], fixed: Sequence[str]) -> None:
+def _check_name(
+    prog: str, name: str, seen: Mapping[str, Any], known: Mapping[str, Field], fixed: Sequence[str]
+) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, 1, 0.4)
         raise BadInput(

@@ -1,0 +1,123 @@
+"""The points of a sweep as lanes of one program: the loop over all of them, and the run directory of each."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax import parallel
+from genjax.errors import BadInput
+from genjax.experiment import Experiment, parameter_count
+from genjax.fields import Loaded
+from genjax.record import result_lines, write_results
+from genjax.report import Log, open_log, write_report
+from genjax.run import TrainOptions, identified, settle
+from genjax.sweep.grid import Grid, Point, described
+from genjax.sweep.lanes import Lanes, check_lanes, compile_lanes, measure_lanes
+from genjax.sweep.ranking import Ended
+from genjax.types import Stage, State
+
+
+class Frozen(NamedTuple):
+    """A lane that stopped before an update that was not finite."""
+
+    step: int
+    leaf: str
+
+    def __str__(self) -> str:
+        return f"step {self.step:,}: {self.leaf} is not finite; the update that made it was not kept"
+
+
+def by_lanes(
+    loaded: Loaded, grid: Grid, points: Sequence[Point], directory: Path, tell: Callable[[str], None]
+) -> dict[str, Ended]:
+    """Train points in one program; each leaves a run directory without checkpoints.
+
+    Raises:
+      BadInput: a swept field is neither a float nor the seed, or is used where a traced number cannot be; several
+        stages, data that are read step by step, or that the swept fields change; an option for processes.
+    """
+    if not points:
+        return {}
+    began, experiment = time.perf_counter(), check_lanes(loaded, grid, points)
+    mesh = parallel.mesh(1)
+    feed = parallel.place(experiment.stages[0].data.resident, parallel.replicated(mesh))
+    lanes = compile_lanes(loaded, points, experiment, mesh, feed, grid.options.precision)
+    tell(f"lanes    {len(points)} in one program, compiled in {lanes.seconds:.1f} s; no checkpoints")
+    logs = [_open(loaded, grid, point, directory / point.name, experiment) for point in points]
+    try:
+        states, frozen = _train(experiment.stages[0], lanes, feed, points, logs, grid.options.log_every, tell)
+        results = measure_lanes(
+            experiment, lanes, states, mesh, [number not in frozen for number in range(len(points))]
+        )
+        for number, (point, log) in enumerate(zip(points, logs, strict=True)):
+            state = jax.tree.map(lambda leaf, number=number: leaf[number], states)
+            values = {name: measured.value for name, measured in results[number].items()}
+            if values:
+                log.write(_about(experiment.stages[0], int(state.step), "final") | values)
+            _end(directory / point.name, experiment, state, results[number], frozen.get(number), grid.options.precision)
+    finally:
+        for log in logs:
+            log.close()
+    share = (time.perf_counter() - began) / len(points)
+    ends = [
+        Ended(3, str(frozen[number]), share) if number in frozen else Ended(0, "", share)
+        for number in range(len(points))
+    ]
+    return {point.name: end for point, end in zip(points, ends, strict=True)}
+
+
+def _train(
+    stage: Stage, lanes: Lanes, feed: Any, points: Sequence[Point], logs: Sequence[Log], every: int | None, tell: Any
+) -> tuple[State, dict[int, Frozen]]:
+    """The states at the end, and the lanes that were frozen."""
+    every, step = every or min(max(1, stage.steps // 100), 1000), 0
+    states, frozen = lanes.start(feed), dict[int, Frozen]()
+    totals = lanes.zero(jnp.full(len(points), -1, jnp.int32))
+    while step < stage.steps and len(frozen) < len(points):
+        count = min(stage.steps_per_call, (step // every + 1) * every - step, stage.steps - step)
+        states, (totals, _) = lanes.call(states, totals, feed, np.int32(count))
+        step += count
+        if step % every and step < stage.steps:
+            continue
+        read = jax.device_get(totals)
+        for number in (number for number in range(len(points)) if number not in frozen):
+            if read.bad[number] < 0:
+                means = {name: float(value[number]) / int(read.count[number]) for name, value in read.sums.items()}
+                logs[number].write({**_about(stage, step, "train"), **means})
+            else:
+                frozen[number] = Frozen(int(states.step[number]), lanes.leaves[read.bad[number]])
+                tell(f"{described(points[number].swept)}: frozen at {frozen[number]}")
+        totals = lanes.zero(totals.bad)
+    return states, frozen
+
+
+def _open(loaded: Loaded, grid: Grid, point: Point, run: Path, experiment: Experiment) -> Log:
+    options = TrainOptions(
+        seed=point.seed, devices=1, log_every=grid.options.log_every, precision=grid.options.precision
+    )
+    if (run / "checkpoints").exists():
+        raise BadInput(f"{run} was begun by a process", "lanes have no checkpoints", "leave --vmap out to go on")
+    run.mkdir(exist_ok=True)
+    settle(run, loaded, *identified(loaded, point.values, options, experiment), options)
+    write_results(run, True, {"state": "running"})
+    (run / "metrics.jsonl").unlink(missing_ok=True)
+    return open_log(run, [experiment.stages[0].steps])
+
+
+def _end(run: Path, experiment: Experiment, state: State, results: Any, frozen: Frozen | None, precision: str) -> None:
+    if frozen is not None:
+        write_results(run, True, {"state": "non-finite", "message": str(frozen)})
+    else:
+        lines = result_lines(experiment, results, state, int(state.step), precision)
+        size = parameter_count(state.params)
+        write_results(run, True, {"state": "finished", "results": lines, "parameters": size})
+    write_report(run)
+
+
+def _about(stage: Stage, step: int, kind: str) -> dict[str, Any]:
+    return {"stage": stage.name, "stage_index": 0, "step": step, "kind": kind}
