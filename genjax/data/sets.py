@@ -174,7 +174,7 @@ def thresholded(recipe: Recipe, data_dir: Where) -> Dataset:
     """The scans with each pixel set to 1 above half of the range."""
     splits = {}
     for split, arrays in _three(recipe, data_dir).items():
-        bits = (2 * arrays["image"].astype(np.int32) > recipe.levels - 1).astype(np.uint8)
+        bits = (arrays["image"] > (recipe.levels - 1) // 2).astype(np.uint8)
         splits[split] = Split({**arrays, "image": bits}, scaled(2))
     return make_dataset(f"{recipe.name}_thresholded", splits, recipe.classes, 2, _about(recipe))
 
