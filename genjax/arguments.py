@@ -82,7 +82,7 @@ def _command(options: type, fields: Sequence[Field], chosen: Any) -> Any:
 
     def entry(field: Field) -> tuple[Any, ...]:
         text = field.help + (f" In {field.limits}." if field.limits else "")
-        kind = Annotated[field.type, tyro.conf.arg(help=text)]
+        kind: Any = Annotated[field.type, tyro.conf.arg(help=text)]  # type: ignore[name-defined]
         if field.default is inspect.Parameter.empty:
             return field.name, kind
         return field.name, kind, dataclasses.field(default=field.default)

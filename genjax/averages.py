@@ -13,7 +13,7 @@ from genjax.types import Params
 class EmaState(NamedTuple):
     """The moving average of the parameters, biased towards its start at zero until it is read by `averaged`."""
 
-    count: jax.Array  # int32 scalar
+    count: jax.Array  # type: ignore[assignment]  # int32 scalar
     decay: jax.Array  # float32 scalar
     average: Params  # float32
 

@@ -23,7 +23,7 @@ def cache_directory() -> Path:
 
 def use_compilation_cache() -> None:
     """Turn the cache on, unless JAX was told of one already; without a place to write, go on without."""
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return
     directory = cache_directory()
     try:

@@ -29,7 +29,7 @@ class Totals(NamedTuple):
     """Sums over the updates since the last log line; small arrays that stay on the devices."""
 
     sums: Metrics
-    count: jax.Array  # updates kept
+    count: jax.Array  # type: ignore[assignment]  # updates kept
     bad: jax.Array  # index of the first non-finite leaf, -1: none
 
 
@@ -103,7 +103,7 @@ def compile_stage(stage: Stage, keys: Keys, seed: int, mesh: Any, precision: str
         abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
         metrics = check_update(stage, shapes, jax.eval_shape(draw, example, 0, keys), keys.update, how)
         zero = jax.jit(lambda: _zero(metrics), out_shardings=whole)
-        call = parallel.compile_update(fused_update(stage, draw, mesh, how), mesh, shardings, _split_mode(how))
+        call: Any = parallel.compile_update(fused_update(stage, draw, mesh, how), mesh, shardings, _split_mode(how))
         if how != "pmap":
             call = call.lower(abstract, zero(), example, placed, np.int32(1)).compile()
         start = jax.jit(fresh, out_shardings=shardings).lower(example, placed).compile()
@@ -144,13 +144,13 @@ def fused_update(stage: Stage, draw: Callable[..., Batch], mesh: Any, how: str) 
         if stage.steps_per_call == 1:
             state, totals = one(state, totals, feed, keys)
         else:  # a traced count: one program hits every boundary of logging, evaluation and checkpoint
-            state, totals = jax.lax.fori_loop(0, count, lambda _, c: one(*c, feed, keys), (state, totals))
+            state, totals = jax.lax.fori_loop(0, count, lambda _, c: one(c[0], c[1], feed, keys), (state, totals))
         return state, (totals, totals.count + 0)
 
     return fused
 
 
-def _split_mode(how: str) -> str:
+def _split_mode(how: str) -> parallel.How:
     return "pmap" if how == "pmap" else "jit"
 
 

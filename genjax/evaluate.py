@@ -15,7 +15,7 @@ import numpy as np
 from genjax import parallel
 from genjax.averages import averaged
 from genjax.errors import BadInput, NonFinite
-from genjax.types import Array, Batch, Key, State
+from genjax.types import Batch, Key, State
 
 
 class Quantity(NamedTuple):
@@ -42,7 +42,7 @@ class Measured(NamedTuple):
 
     value: float
     standard_error: float
-    count: int
+    count: int  # type: ignore[assignment]
 
 
 def averaged_state(state: State) -> State:
@@ -106,7 +106,7 @@ def _compiled(evaluation: Evaluation, mesh: Any) -> Callable[..., Any]:
     return jax.jit(one, out_shardings=parallel.replicated(mesh))
 
 
-def _padded(arrays: Mapping[str, Array], start: int, size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _padded(arrays: Mapping[str, np.ndarray], start: int, size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     real = min(size, len(next(iter(arrays.values()))) - start)
     take = np.arange(start, start + size) % (start + real)  # padding repeats real rows: valid input for any model
     take[real:] = start

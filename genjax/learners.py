@@ -133,7 +133,8 @@ def alternate(
         return State(jnp.zeros((), jnp.int32), params, opt_state, first)
 
     def update(state: State, batch: Batch, key: Key) -> tuple[State, Metrics]:
-        key, step, logged = step_key(key, state), state.step, {}
+        key, step = step_key(key, state), state.step
+        logged: dict[str, jax.Array] = {}
         parts = split(batch, rounds)
         for number, (name, player) in enumerate(players.items()):
             collected = []

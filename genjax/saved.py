@@ -12,7 +12,7 @@ from genjax import parallel
 from genjax.checkpoint import restore
 from genjax.compilation import Keys, stage_keys
 from genjax.errors import BadInput, Damaged
-from genjax.evaluate import averaged_state, evaluator
+from genjax.evaluate import Measured, averaged_state, evaluator
 from genjax.experiment import Experiment
 from genjax.fields import build
 from genjax.record import result_lines, result_text
@@ -103,7 +103,7 @@ def evaluate_run(path: str, options: EvaluateOptions) -> int:
     run = open_run(path, options.step, options.devices, options.seed)
     if not run.experiment.evaluations:
         raise BadInput(f"the experiment of {path} has no evaluations", "Experiment(evaluations={...}) defines them")
-    results = {}
+    results: dict[str, Measured] = {}
     for number, (name, evaluation) in enumerate(sorted(run.experiment.evaluations.items())):
         measured = evaluator(evaluation, run.mesh)(run.state, jax.random.fold_in(run.keys.evaluate, number))
         results |= {f"{name}/{measure}": value for measure, value in measured.items()}

@@ -39,8 +39,9 @@ def open_view(experiment: Experiment, index: int, mesh: Any, key: Key, row: Any,
     compiled: dict[str, Callable[..., dict[str, Measured]]] = {}
     about = {"stage": stage.name, "stage_index": index}
     pictures = dict(experiment.pictures)
-    if experiment.sample is not None:
-        pictures = {"samples": lambda state, key: experiment.sample(state, key, SHOWN), **pictures}
+    sample = experiment.sample
+    if sample is not None:
+        pictures = {"samples": lambda state, key: sample(state, key, SHOWN), **pictures}
     drawn = {name: jax.jit(draw, out_shardings=parallel.replicated(mesh)) for name, draw in pictures.items()}
 
     def run(name: str, evaluation: Evaluation, state: State) -> dict[str, Measured]:
