@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from saved_states import RUN, abstract, equal, listed, place_of, save_steps, small
+from saved_states import RUN, abstract, equal, large, listed, place_of, save_steps, small
 
 from genjax import digest
 from genjax.checkpoint import newest, open_store, restore, saving, seal, seals
@@ -125,6 +125,23 @@ def test_saving_does_not_wait_and_one_save_waits_for_the_other(tmp_path, monkeyp
     second.join()
     assert store.wait().step == 2 and listed(tmp_path) == [1, 2]
     store.close()
+
+
+FORGETFUL = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from saved_states import *
+store = open_store(sys.argv[1], RUN)
+store.save(large(2), stage="train", stage_index=0, step=2)
+raise SystemExit(3)
+"""
+
+
+def test_a_process_that_ends_without_waiting_finishes_the_save(tmp_path):
+    command = [sys.executable, "-c", FORGETFUL, str(tmp_path), str(HERE)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert equal(restore(tmp_path, abstract(large(0)))[0], large(2))
 
 
 def test_the_same_step_again_replaces(tmp_path):

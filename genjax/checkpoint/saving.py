@@ -14,6 +14,8 @@ import errno
 import os
 import re
 import shutil
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -113,6 +115,15 @@ def open_store(
         finally:
             thread.shutdown()
 
+    def finish() -> None:
+        try:
+            wait()
+        except Damaged as error:
+            sys.stderr.write(f"{error}\n")
+
+    # A process that ends without close(): this hook, which has no public name, is the last moment at which Orbax can
+    # finish.  After it Python's executors refuse work, and Orbax would wait for itself for minutes.
+    threading._register_atexit(finish)  # type: ignore[attr-defined]
     return Store(save, wait, close)
 
 
