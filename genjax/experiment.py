@@ -1,12 +1,16 @@
 """An experiment: what one small Python file defines, and what the commands need of it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
 
-from genjax.evaluate import Evaluation
-from genjax.types import Key, Stage, State
+from genjax.checkpoint.seal import STAGE_NAME
+from genjax.data.checks import check_rows
+from genjax.errors import BadInput
+from genjax.evaluate import Evaluation, Quantity
+from genjax.types import Key, Learner, Source, Stage, State
 
 Images = Any  # float32 in [0, 1]: [n, H, W, C], or [2, n, H, W, C] for pairs shown one above the other
 
@@ -28,3 +32,107 @@ class Experiment(NamedTuple):
 def parameter_count(params: Any) -> int:
     """The number of parameters of a pytree of arrays or of their shapes."""
     return sum(int(leaf.size) for leaf in jax.tree.leaves(params))
+
+
+def check_experiment(experiment: Experiment) -> None:
+    """Refuse what no command can run, before anything is compiled or written.
+
+    Raises:
+      BadInput: names the part, its value, and what it may be.
+
+    >>> check_experiment(Experiment([]))
+    Traceback (most recent call last):
+    genjax.errors.BadInput: the experiment has no stages
+    at least one Stage(name, learner, data, steps)
+    """
+    stages = experiment.stages
+    if not isinstance(stages, Sequence) or not all(isinstance(stage, Stage) for stage in stages):
+        raise BadInput(f"Experiment(stages={stages!r})"[:200], "a list of Stage(name, learner, data, steps)")
+    if not stages:
+        raise BadInput("the experiment has no stages", "at least one Stage(name, learner, data, steps)")
+    for stage in stages:
+        _check_stage(stage)
+    names = [stage.name for stage in stages]
+    if len(set(names)) != len(names):
+        raise BadInput(f"stages share a name: {names}", "every stage needs its own name")
+    _check_parts(
+        "Experiment",
+        (
+            f"sample={experiment.sample!r}",
+            _function(experiment.sample),
+            "a function (state, key, n) -> images, or None",
+        ),
+        (
+            f"pictures={experiment.pictures!r}",
+            isinstance(experiment.pictures, Mapping) and all(map(callable, experiment.pictures.values())),
+            "{name: function (state, key) -> images}",
+        ),
+        (f"evaluations={experiment.evaluations!r}", isinstance(experiment.evaluations, Mapping), "{name: Evaluation}"),
+    )
+    for name, evaluation in experiment.evaluations.items():
+        _check_evaluation(name, evaluation, names)
+    if experiment.select is not None:
+        _check_select(experiment)
+
+
+def _check_stage(stage: Stage) -> None:
+    _check_parts(
+        f"stage {stage.name!r}",
+        (
+            f"name = {stage.name!r}",
+            isinstance(stage.name, str) and STAGE_NAME.fullmatch(stage.name),
+            "1 to 100 letters, digits, '.', '_', '-'; a letter or digit first",
+        ),
+        (f"learner = {stage.learner!r}", isinstance(stage.learner, Learner), "what minimize, alternate, repeat return"),
+        (f"data = {stage.data!r}", isinstance(stage.data, Source), "a Source, such as batches(split, batch_size)"),
+        (f"steps = {stage.steps!r}", _whole(stage.steps, 0), "whole numbers from 0"),
+        (f"inherit = {stage.inherit!r}", _function(stage.inherit), "a function (previous, fresh) -> state, or None"),
+        (f"steps_per_call = {stage.steps_per_call!r}", _whole(stage.steps_per_call, 1), "whole numbers from 1"),
+    )
+
+
+def _check_evaluation(name: str, evaluation: Any, stages: Sequence[str]) -> None:
+    where = f"evaluation {name!r}"
+    _check_parts(
+        where,
+        ("its name", isinstance(name, str) and name and "/" not in name, "a name without '/'"),
+        (f"it is {evaluation!r}", isinstance(evaluation, Evaluation), "Evaluation(measure, split, batch_size, ...)"),
+    )
+    arrays, quantities = getattr(evaluation.split, "arrays", None), evaluation.quantities
+    _check_parts(
+        where,
+        (
+            f"measure = {evaluation.measure!r}",
+            callable(evaluation.measure),
+            "a function (state, batch, key) -> {name: [B]}",
+        ),
+        (f"split = {evaluation.split!r}", isinstance(arrays, Mapping), "a Split, such as data.validation"),
+        (f"batch_size = {evaluation.batch_size!r}", _whole(evaluation.batch_size, 1), "whole numbers from 1"),
+        (
+            f"quantities = {quantities!r}",
+            isinstance(quantities, Mapping) and all(isinstance(one, Quantity) for one in quantities.values()),
+            "{measure: Quantity(kind, unit, better)}",
+        ),
+        (f"stage = {evaluation.stage!r}", evaluation.stage in (None, *stages), f"None, {', '.join(stages)}"),
+    )
+    check_rows(evaluation.split.arrays, where)
+
+
+def _check_select(experiment: Experiment) -> None:
+    known = [f"{n}/{q}" for n, e in experiment.evaluations.items() if not e.final for q in e.quantities]
+    if experiment.select not in known:
+        raise BadInput(f"select = {experiment.select!r}", f"measured during training: {', '.join(known) or 'nothing'}")
+
+
+def _check_parts(where: str, *parts: tuple[str, Any, str]) -> None:
+    for what, fits, allowed in parts:
+        if not fits:
+            raise BadInput(f"{where}: {what}"[:200], f"allowed: {allowed}")
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+
+
+def _function(value: Any) -> bool:
+    return value is None or callable(value)

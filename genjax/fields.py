@@ -131,7 +131,7 @@ def build(loaded: Loaded, values: Mapping[str, Any]) -> Any:
     Raises:
       BadInput: the function raised, or returned something that is not an Experiment.
     """
-    from genjax.experiment import Experiment
+    from genjax.experiment import Experiment, check_experiment
 
     check_values(loaded.fields, values)
     try:
@@ -150,6 +150,7 @@ def build(loaded: Loaded, values: Mapping[str, Any]) -> Any:
             f"{ENTRY}() returns a genjax.Experiment(stages=[...], ...)",
             "see experiments/vae_digits.py",
         )
+    check_experiment(built)
     return built
 
 

@@ -41,7 +41,7 @@ from genjax.record import (
 )
 from genjax.report import draw, open_log, open_progress, write_report, write_whole
 from genjax.stopping import stop_requests
-from genjax.train import Options, Outcome, Outlets, train
+from genjax.train import Options, Outcome, Outlets, check_intervals, train
 from genjax.types import Stage
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -234,6 +234,7 @@ def _check_options(options: TrainOptions) -> None:
         raise BadInput(f"--seed {options.seed}", "allowed: whole numbers from 0 to 4294967295", "larger seeds collide")
     if options.precision not in PRECISIONS:
         raise BadInput(f"--precision {options.precision}", f"allowed: {', '.join(PRECISIONS)}")
+    check_intervals(options)
     if options.keep < 1:
         raise BadInput(f"--keep {options.keep}", "allowed: whole numbers from 1")
     if options.debug:

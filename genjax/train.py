@@ -20,7 +20,7 @@ from genjax.checkpoint import Store, restore, seals
 from genjax.compilation import Program, Totals, compile_stage, explained, stage_keys
 from genjax.errors import BadInput, NonFinite, Preempted
 from genjax.evaluate import Measured, averaged_state
-from genjax.experiment import Experiment, parameter_count
+from genjax.experiment import Experiment, check_experiment, parameter_count
 from genjax.types import Stage, State
 from genjax.view import View, open_view
 
@@ -88,7 +88,8 @@ def train(experiment: Experiment, directory: Path, options: Options, outlets: Ou
       Damaged: checkpoints exist, but none can be read.
       Preempted: asked to stop; the state is saved.
     """
-    _check(experiment, options)
+    check_experiment(experiment)
+    check_intervals(options)
     mesh = parallel.mesh(options.devices)
     compiling, busy, updates, examples = 0.0, 0.0, 0, 0
     state, step, program, index = None, 0, None, _resume_stage(directory)
@@ -242,28 +243,13 @@ def _next(step: int, every: int) -> int:
     return (step // every + 1) * every
 
 
-def _check(experiment: Experiment, options: Options) -> None:
-    if not experiment.stages:
-        raise BadInput("the experiment has no stages", "at least one Stage(name, learner, data, steps)")
-    names = [stage.name for stage in experiment.stages]
-    if len(set(names)) != len(names):
-        raise BadInput(f"stages share a name: {names}", "every stage needs its own name")
-    for stage in experiment.stages:
-        if stage.steps < 0 or int(stage.steps) != stage.steps:
-            raise BadInput(f"stage {stage.name!r}: steps = {stage.steps}", "allowed: whole numbers from 0")
-        if stage.steps_per_call < 1:
-            raise BadInput(f"stage {stage.name!r}: steps_per_call = {stage.steps_per_call}", "allowed: from 1")
-    if experiment.select is not None:
-        _check_select(experiment)
+def check_intervals(options: Any) -> None:
+    """Refuse intervals below one update.
+
+    Args:
+      options: `Options`, or the command's own.
+    """
     for name in ("checkpoint_every", "log_every", "evaluate_every"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise BadInput(f"--{name.replace('_', '-')} {value}", "allowed: whole numbers of updates from 1")
-
-
-def _check_select(experiment: Experiment) -> None:
-    split, _, measure = (experiment.select or "").partition("/")
-    evaluation = experiment.evaluations.get(split)
-    if evaluation is None or measure not in evaluation.quantities or evaluation.final:
-        known = [f"{n}/{q}" for n, e in experiment.evaluations.items() if not e.final for q in e.quantities]
-        raise BadInput(f"select = {experiment.select!r}", f"measured during training: {', '.join(known) or 'nothing'}")
