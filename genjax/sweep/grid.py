@@ -7,6 +7,7 @@ sweep that is repeated with more values finds again what is done.
 import difflib
 import hashlib
 import itertools
+import math
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -65,10 +66,10 @@ def read_grid(prog: str, about: str, options: type, arguments: Sequence[str], fi
     if not texts and not {"-h", "--help"} & set(fixed):
         raise BadInput(f"{prog}: nothing to sweep", "field=value,value or field=low:high", f"{prog} seed=0:3")
     first = [word for name, found in texts.items() for word in _words(known[name], found[0])]
+    _check_size(texts)
     chosen, values = parse(prog, about, options, [*fixed, *first], fields)
     check_values((*fields, SEED), {**values, "seed": chosen.seed})
     typed = {name: _typed(prog, options, fields, fixed + tuple(first), known[name], texts[name]) for name in texts}
-    _check_size(typed)
     points = tuple(_point(known, texts, typed, numbers, values, chosen.seed) for numbers in _combinations(texts))
     return Grid(points, typed, chosen, fixed)
 
@@ -153,8 +154,11 @@ def _typed(
     """The values of a field, read as `train` will read them; the later of two equal options counts."""
     values: list[Any] = []
     for text in texts:
-        chosen, found = parse(prog, "", options, [*others, *_words(field, text)], fields)
-        value = chosen.seed if field is SEED else found[field.name]
+        if field.type is int and re.fullmatch(r"[+-]?\d+", text):
+            value: Any = int(text)  # a long range need not pass through the parser
+        else:
+            chosen, found = parse(prog, "", options, [*others, *_words(field, text)], fields)
+            value = chosen.seed if field is SEED else found[field.name]
         check_values((field,), {field.name: value})
         if value in values:
             raise BadInput(f"{field.name}={','.join(texts)[:120]}", f"{text} is given twice", "every value once")
@@ -162,12 +166,10 @@ def _typed(
     return values
 
 
-def _check_size(typed: Mapping[str, Sequence[Any]]) -> None:
-    size = 1
-    for values in typed.values():
-        size *= len(values)
+def _check_size(texts: Mapping[str, Sequence[str]]) -> None:
+    size = math.prod(len(found) for found in texts.values())
     if size > MOST:
-        sizes = " x ".join(str(len(values)) for values in typed.values())
+        sizes = " x ".join(str(len(found)) for found in texts.values())
         raise BadInput(f"the sweep has {size:,} points ({sizes})", f"allowed: at most {MOST:,}", "sweep fewer fields")
 
 

@@ -51,8 +51,9 @@ def check_lanes(loaded: Loaded, grid: Grid, points: Sequence[Point]) -> Experime
             )
     if grid.options.jobs != 1 or grid.options.parallel != "jit":
         raise BadInput("--vmap with --jobs or --parallel", "all lanes are one program on one device", "leave them out")
-    if (grid.options.log_every or 1) < 1:
-        raise BadInput(f"--log-every {grid.options.log_every}", "allowed: whole numbers of updates from 1")
+    every = grid.options.log_every
+    if every is not None and every < 1:
+        raise BadInput(f"--log-every {every}", "allowed: whole numbers of updates from 1")
     settings = {repr(sorted(point.values.items())): point.values for point in points}
     first, *others = [build(loaded, values) for values in settings.values()]
     if len(first.stages) != 1 or first.stages[0].data.fetch is not None:

@@ -1,0 +1,508 @@
+"""Sweeps: the grid, the ranking, lanes that are the plain runs, and processes that fail, stop and go on."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax import cli, parallel
+from genjax.compilation import compile_stage, stage_keys
+from genjax.errors import BadInput, Preempted
+from genjax.fields import load
+from genjax.sweep import SweepOptions, lanes, read_grid, sweep
+from genjax.sweep.grid import described
+from genjax.sweep.lane_runs import by_lanes
+from genjax.sweep.processes import by_processes, last_error
+from genjax.sweep.ranking import over_seeds, point_row, ranking_text
+
+CLOUD = '''
+"""The mean of a cloud of points."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from typing import Literal
+from genjax import Count, Evaluation, Experiment, Out, Positive, Quantity, Stage, ema, minimize
+from genjax.data import Split, batches
+
+SPLIT = Split({"x": np.random.default_rng(1).normal(size=(40, 2)).astype(np.float32)}, lambda rows, key: rows)
+
+
+def experiment(width: Count = 2, learning_rate: Positive = 0.05, shift: float = 0.0, flag: bool = True,
+               kind: Literal["a", "b"] = "a", steps: int = 20, per_call: Count = 1, batch_size: Count = 8):
+    def loss(params, state, batch, key):
+        noise = 0.1 * jax.random.normal(key, batch["x"].shape)
+        centre = jnp.sum(params["mean"], axis=0, keepdims=True)
+        return Out(jnp.sum((batch["x"] + noise + shift - centre) ** 2, axis=-1))
+
+    def measure(state, batch, key):
+        noise = jax.random.normal(key, batch["x"].shape)
+        return {"distance": jnp.sum((batch["x"] + noise + shift - jnp.sum(state.params["mean"])) ** 2, axis=-1)}
+
+    tx = optax.chain(optax.adam(learning_rate), ema(0.9))
+    learner = minimize(loss, tx, lambda key, batch: {"mean": jax.random.normal(key, (width, 2))})
+    stage = Stage("mean", learner, batches(SPLIT, batch_size), steps, steps_per_call=per_call)
+    return Experiment([stage], {"test": Evaluation(measure, SPLIT, 16, {"distance": Quantity("exact", "units")})},
+                      data="cloud")
+'''
+
+
+@pytest.fixture
+def cloud(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return written(CLOUD)
+
+
+def written(text, name="cloud.py"):
+    Path(name).write_text(textwrap.dedent(text).lstrip())
+    return load(name)
+
+
+def grid_of(loaded, *arguments):
+    return read_grid("genjax sweep cloud.py", "", SweepOptions, arguments, loaded.fields)
+
+
+# --- the grid --------------------------------------------------------------------------------------------------------
+
+
+def test_the_grid_holds_every_combination_once_typed_and_in_order(cloud):
+    grid = grid_of(cloud, "learning_rate=1e-3,3e-4", "--steps", "7", "seed=0:3", "--precision", "bfloat16")
+    assert [(p.swept["learning_rate"], p.seed) for p in grid.points] == [
+        *((1e-3, seed) for seed in range(3)),
+        *((3e-4, seed) for seed in range(3)),
+    ]
+    assert {p.values["steps"] for p in grid.points} == {7} and grid.options.precision == "bfloat16"
+    assert grid.points[4].name == "learning_rate_0.0003-seed_1"
+    assert grid.points[4].arguments == ("--learning-rate=3e-4", "--seed=1")
+    assert described(grid.points[4].swept) == "learning_rate=0.0003 seed=1"
+
+
+def test_a_point_has_the_same_name_in_a_larger_grid(cloud):
+    small = {point.name for point in grid_of(cloud, "seed=0:2", "shift=-1,0.5").points}
+    assert small < {point.name for point in grid_of(cloud, "seed=0:4", "shift=-1,0.5,2").points}
+
+
+def test_flags_choices_and_negative_numbers(cloud):
+    grid = grid_of(cloud, "flag=true,false", "kind=a,b", "shift=-1e-2,")
+    assert [(p.swept["flag"], p.swept["kind"], p.swept["shift"]) for p in grid.points] == [
+        (True, "a", -0.01), (True, "b", -0.01), (False, "a", -0.01), (False, "b", -0.01),
+    ]  # fmt: skip
+    assert [p.arguments[0] for p in grid.points[1:3]] == ["--flag", "--no-flag"]
+
+
+BAD_GRIDS = [
+    ([], "nothing to sweep"),
+    (["lerning_rate=1,2"], "did you mean learning_rate?"),
+    (["zzz=1"], "fields: width, learning_rate"),
+    (["seed=3:3"], "seed=3:3 has no values"),
+    (["learning_rate="], "learning_rate= has no values"),
+    (["learning_rate=1e-3,0.001"], "0.001 is given twice"),
+    (["learning_rate=1e-3,0"], "allowed: a number in (0, inf)"),
+    (["learning_rate=nan"], "allowed: a number in (0, inf)"),
+    (["learning_rate=fast"], "learning-rate"),
+    (["width=1.5"], "width"),
+    (["width=0:2"], "--width 0"),
+    (["kind=a,c"], "invalid choice 'c'"),
+    (["flag=yes"], "allowed: true or false"),
+    (["seed=0:2", "seed=3"], "swept twice"),
+    (["seed=0:2", "--seed", "1"], "swept and fixed"),
+    (["seed=4294967296"], "--seed 4294967296"),
+    (["seed=0:4294967296"], "at most 10,000"),
+    (["seed=0:200", "width=1:100"], "19,800 points (200 x 99)"),
+    (["seed=0:2", "--sceed", "1"], "did you mean --seed?"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), BAD_GRIDS)
+def test_a_bad_grid_is_told_in_three_lines(cloud, arguments, told):
+    with pytest.raises(BadInput) as error:
+        grid_of(cloud, *arguments)
+    assert told in str(error.value) and 1 <= len(error.value.lines) <= 3
+
+
+def test_bad_options_of_the_command(cloud, capsys):
+    assert cli.main(["sweep", "cloud.py", "seed=0:2", "--jobs", "0"]) == 2
+    assert cli.main(["sweep", "cloud.py", "seed=0:2", "--workdir", "a/.."]) == 2
+    assert cli.main(["sweep", "clout.py", "seed=0:2"]) == 2
+    told = capsys.readouterr().err
+    assert "--jobs 0" in told and "--workdir a/.." in told and "did you mean cloud.py" in told
+
+
+# --- the ranking -----------------------------------------------------------------------------------------------------
+
+
+def row(value, kind="exact", better="lower", error=0.5, **fields):
+    line = {"name": "test/nll", "kind": kind, "unit": "nats", "better": better, "value": value, "standard_error": error}
+    run = described(fields)
+    return {
+        "run": run,
+        "fields": fields,
+        "state": "finished",
+        "message": "",
+        "result": line if value is not None else None,
+    }
+
+
+def test_settings_are_ranked_by_their_mean_over_seeds():
+    values = {(4, 0): 3.0, (4, 1): 5.0, (8, 0): 1.0, (8, 1): 2.0, (8, 2): 6.0}
+    rows = [row(value, width=width, seed=seed) for (width, seed), value in values.items()]
+    means = {r["fields"]["width"]: (r["result"]["value"], r["deviation"], r["seeds"]) for r in over_seeds(rows)}
+    assert means == {4: (4.0, pytest.approx(2**0.5), 2), 8: (3.0, pytest.approx(7**0.5), 3)}
+    assert ranking_text(rows).splitlines() == [
+        "test/nll in nats (exact; lower is better; ± standard deviation over seeds)",
+        "   width  value      seeds",
+        "1  8      3.0 ± 2.6  3",
+        "2  4      4.0 ± 1.4  2",
+    ]
+
+
+def test_higher_is_better_where_the_quantity_says_so():
+    text = ranking_text([row(1.0, better="higher", width=4), row(2.0, better="higher", width=8)])
+    assert text.splitlines() == [
+        "test/nll in nats (exact; higher is better; ± standard error over the examples)",
+        "   width  value",
+        "1  8      2.00 ± 0.50",
+        "2  4      1.00 ± 0.50",
+    ]
+
+
+def test_a_bound_and_an_exact_value_share_no_ranking():
+    text = ranking_text([row(1.0, kind="upper bound", width=4), row(2.0, width=8), row(None, width=16)])
+    assert text.count("lower is better") == 2 and text.splitlines()[-1] == "  width=16: finished"
+    assert [line.split()[:2] for line in text.splitlines() if line.startswith("1")] == [["1", "4"], ["1", "8"]]
+
+
+def test_a_run_is_ranked_by_the_measure_that_its_experiment_selects(cloud):
+    (point,) = grid_of(cloud, "seed=0").points
+    run = Path(point.name)
+    run.mkdir()
+    lines = [{"name": "test/nll", "value": 1.0}, {"name": "validation/nll", "value": 2.0}]
+    (run / "results.json").write_text(json.dumps({"state": "finished", "results": lines}))
+    assert point_row(Path(), point)["result"]["name"] == "test/nll"
+    (run / "config.json").write_text(json.dumps({"select": "validation/nll"}))
+    assert point_row(Path(), point)["result"]["name"] == "validation/nll"
+    (run / "results.json").write_text('{"state": "fini')
+    assert point_row(Path(), point)["state"] == "not started"
+
+
+# --- lanes: each is the plain run of its point -----------------------------------------------------------------------
+
+
+def plain_run(loaded, point):
+    """The losses and the last state of a plain run, by its own compiled program, one log line an update."""
+    stage = loaded.function(**point.values).stages[0]
+    program = compile_stage(stage, stage_keys(point.seed, 0), point.seed, parallel.mesh(1), "float32", "jit")
+    state, losses = program.fresh(), []
+    for step in range(stage.steps):
+        state, (totals, _) = program.call(state, program.zero(), program.feed(step), np.int32(1))
+        losses.append(float(totals.sums["loss"]))
+    return np.array(losses), state
+
+
+def all_lanes(loaded, grid):
+    """The losses and the last states of all lanes."""
+    experiment = lanes.check_lanes(loaded, grid, grid.points)
+    stage, mesh, count = experiment.stages[0], parallel.mesh(1), len(grid.points)
+    feed = parallel.place(stage.data.resident, parallel.replicated(mesh))
+    program = lanes.compile_lanes(loaded, grid.points, experiment, mesh, feed, "float32")
+    states, losses = program.start(feed), []
+    for _ in range(stage.steps):
+        states, (totals, _) = program.call(states, program.zero(jnp.full(count, -1, jnp.int32)), feed, np.int32(1))
+        losses.append(np.asarray(totals.sums["loss"]))
+    return np.stack(losses, axis=1), states
+
+
+def check_every_lane_is_its_plain_run(loaded, grid):
+    losses, states = all_lanes(loaded, grid)
+    for number, point in enumerate(grid.points):
+        wanted, state = plain_run(loaded, point)
+        np.testing.assert_allclose(losses[number], wanted, rtol=1e-5, atol=1e-5)  # the order of the data, and the noise
+        own = jax.tree.map(lambda leaf, number=number: leaf[number], states)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), own, state)
+
+
+POINTS = ("shift=0.0,0.3", "seed=0,7")
+
+
+@pytest.mark.parametrize("arguments", [POINTS, ("learning_rate=0.05,0.2", "seed=0,7", "--per-call", "7")])
+def test_every_lane_is_its_plain_run(cloud, arguments):
+    check_every_lane_is_its_plain_run(cloud, grid_of(cloud, *arguments, "--vmap"))
+
+
+MUTANTS = {
+    "the next seed's keys": ("stage_keys", lambda true: lambda seed, index: true(seed + 1, index)),
+    "another stage's keys": ("stage_keys", lambda true: lambda seed, index: true(seed, 1)),
+    "one seed for all": ("stage_keys", lambda true: lambda seed, index: true(0, index)),
+    "data by the update's key": (
+        "stage_keys", lambda true: lambda seed, index: true(seed, index)._replace(data=true(seed, index).update)
+    ),
+    "another lane's fields": ("_traced", lambda true: lambda points, lane: true(points[::-1], lane)),
+    "the first lane's fields": ("_traced", lambda true: lambda points, lane: dict(points[0].values)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_lane_that_is_not_its_plain_run_is_found(cloud, mutant, monkeypatch):
+    name, change = MUTANTS[mutant]
+    monkeypatch.setattr(lanes, name, change(getattr(lanes, name)))
+    with pytest.raises(AssertionError):
+        check_every_lane_is_its_plain_run(cloud, grid_of(cloud, *POINTS, "--vmap"))
+
+
+def test_a_field_stays_weakly_typed_as_a_python_number(cloud):
+    points = grid_of(cloud, "shift=0.0,0.3,0.7", "--vmap").points
+    told = []
+
+    def look(lane):
+        shift = lanes._traced(points, lane)["shift"]
+        told.append(jnp.ones((), jnp.bfloat16) * shift)
+        return shift
+
+    np.testing.assert_allclose(jax.vmap(look)(jnp.arange(3)), [0.0, 0.3, 0.7], rtol=1e-7)
+    assert told[0].dtype == jnp.bfloat16
+
+
+def test_a_lane_that_is_not_finite_is_frozen_and_the_others_go_on(cloud, tmp_path):
+    said = []
+    grid = grid_of(cloud, "learning_rate=0.05,1e30,0.2", "--vmap", "--log-every", "5")
+    ended = by_lanes(cloud, grid, grid.points, tmp_path, said.append)
+    assert [end.code for end in ended.values()] == [0, 3, 0]
+    frozen = json.loads((tmp_path / grid.points[1].name / "results.json").read_text())
+    assert frozen["state"] == "non-finite" and frozen["message"].startswith("step 1: ")
+    assert said[1].startswith("learning_rate=1e+30: frozen at step 1: ")
+    for point in (grid.points[0], grid.points[2]):
+        rows = [json.loads(line) for line in (tmp_path / point.name / "metrics.jsonl").read_text().splitlines()]
+        assert [(r["kind"], r["step"]) for r in rows] == [*(("train", s) for s in (5, 10, 15, 20)), ("final", 20)]
+        wanted = plain_run(cloud, point)[0].reshape(4, 5).mean(axis=1)
+        np.testing.assert_allclose([r["loss"] for r in rows[:4]], wanted, rtol=1e-5)
+
+
+def test_a_frozen_lane_keeps_the_state_before_its_bad_update(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loaded = written(CLOUD.replace("shift - centre)", "jnp.where(state.step == 6, shift, 0.0) - centre)"))
+    grid = grid_of(loaded, "shift=0.0,1e30", "--vmap")
+    experiment, mesh = lanes.check_lanes(loaded, grid, grid.points), parallel.mesh(1)
+    feed = experiment.stages[0].data.resident
+    program = lanes.compile_lanes(loaded, grid.points, experiment, mesh, feed, "float32")
+    totals, states, history = program.zero(jnp.full(2, -1, jnp.int32)), program.start(feed), []
+    for _ in range(10):
+        states, (totals, _) = program.call(states, totals, feed, np.int32(1))
+        history.append(np.asarray(states.params["mean"]))
+    assert np.asarray(states.step).tolist() == [10, 6] and np.asarray(totals.count).tolist() == [10, 6]
+    np.testing.assert_array_equal(history[-1][1], history[5][1])
+    np.testing.assert_array_equal(history[5][0], history[5][1])  # the same run until then
+    assert not np.allclose(history[-1][0], history[5][0])
+
+
+CONTROL = CLOUD.replace("    tx =", '    if shift > 1:\n        raise ValueError("too far")\n    tx =')
+TWO_STAGES = CLOUD.replace("Experiment([stage]", 'Experiment([stage, stage._replace(name="again")]')
+DATA = CLOUD.replace("batches(SPLIT,", 'batches(SPLIT._replace(arrays={"x": SPLIT.arrays["x"] + np.float32(shift)}),')
+REFUSED = [
+    (CLOUD, ("width=1,2",), "field 'width' cannot be swept with --vmap"),
+    (CLOUD, ("seed=0,1", "flag=true,false"), "field 'flag' cannot be swept with --vmap"),
+    (CONTROL, ("shift=0,0.5",), "field 'shift' cannot be swept with --vmap: stage 'cloud': NumPy or Python control"),
+    (CONTROL, ("shift=0,0.5",), "(cloud.py, line "),
+    (CONTROL, ("shift=0,2.0",), "too far"),
+    (TWO_STAGES, ("seed=0,1",), "2 stages"),
+    (DATA, ("shift=0,0.5",), "the swept fields (shift) change the data"),
+    (CLOUD, ("seed=0,1", "--jobs", "2"), "--vmap with --jobs"),
+    (CLOUD, ("seed=0,1", "--log-every", "0"), "--log-every 0"),
+]
+
+
+@pytest.mark.parametrize(("text", "arguments", "told"), REFUSED)
+def test_what_lanes_cannot_do_is_refused(text, arguments, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loaded = written(text)
+    grid = grid_of(loaded, *arguments, "--vmap")
+    with pytest.raises(BadInput) as error:
+        lanes.check_lanes(loaded, grid, grid.points)
+    assert told in error.value.lines[0]
+
+
+def test_a_field_that_is_not_swept_may_steer_control_flow(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loaded = written(CONTROL)
+    grid = grid_of(loaded, "learning_rate=0.1,0.2", "seed=0,1", "--vmap")
+    assert lanes.check_lanes(loaded, grid, grid.points).stages[0].steps == 20
+
+
+def test_a_finished_sweep_of_lanes_is_a_no_op_and_grows(cloud, capsys):
+    assert cli.main(["sweep", "cloud.py", "seed=0:2", "--vmap"]) == 0
+    (directory,) = Path("runs").iterdir()
+    first = (directory / "seed_1" / "metrics.jsonl").read_bytes()
+    assert "0 of 2 finished" in capsys.readouterr().out
+    assert cli.main(["sweep", "cloud.py", "seed=0:3", "--vmap"]) == 0
+    told = capsys.readouterr().out
+    assert "2 of 3 finished" in told and "lanes    1 in one program" in told
+    assert [path.name for path in Path("runs").iterdir()] == [directory.name]
+    assert (directory / "seed_1" / "metrics.jsonl").read_bytes() == first
+    said = json.loads((directory / "sweep.json").read_text())
+    values = [point["result"]["value"] for point in said["points"]]
+    assert said["ranking"][0]["value"] == pytest.approx(np.mean(values))
+    assert said["ranking"][0]["deviation"] == pytest.approx(np.std(values, ddof=1))
+    page = (directory / "sweep.html").read_text()
+    assert all(f"{directory}/seed_{seed}</code>" in page for seed in range(3))
+    assert f"next     genjax train {Path('cloud.py')} --seed=" in told
+
+
+@pytest.mark.slow
+def test_a_lane_measures_what_train_measures(cloud, capsys):
+    assert cli.main(["sweep", "cloud.py", "seed=3,4", "shift=0.1,0.2", "--vmap", "--workdir", "lanes"]) == 0
+    assert cli.main(["train", "cloud.py", "--seed", "4", "--shift", "0.2", "--workdir", "plain"]) == 0
+    wanted, found = (
+        json.loads(Path(name, "results.json").read_text())["results"] for name in ("plain", "lanes/seed_4-shift_0.2")
+    )
+    assert [line["name"] for line in found] == [line["name"] for line in wanted] == ["test/distance"]
+    assert found[0]["value"] == pytest.approx(wanted[0]["value"], rel=1e-5)
+    assert {**found[0], "value": 0, "standard_error": 0} == {**wanted[0], "value": 0, "standard_error": 0}
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+STUB = """\
+#!{python}
+import json, os, pathlib, signal, sys, time
+given = dict(zip(sys.argv, sys.argv[1:]))
+run = pathlib.Path(given["--workdir"])
+seed = int(next(word.partition("=")[2] for word in sys.argv if word.startswith("--seed=")))
+run.mkdir(exist_ok=True)
+with open(run.parent / "times", "a") as file:
+    file.write(f"+{{seed}} {{time.monotonic()}}\\n")
+if seed == 9:  # runs until it is asked to stop
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+    (run / "started").touch()
+    time.sleep(30)
+time.sleep(0.3)
+with open(run.parent / "times", "a") as file:
+    file.write(f"-{{seed}} {{time.monotonic()}}\\n")
+if seed == 2:
+    print("error: the loss is not finite\\n  at step 3\\n  lower the rate", file=sys.stderr)
+    sys.exit(3)
+if seed == 3:
+    os.kill(os.getpid(), signal.SIGKILL)
+line = {{"name": "test/nll", "kind": "exact", "value": 10.0 - seed, "standard_error": 0.1, "unit": "nats"}}
+(run / "results.json").write_text(json.dumps({{"state": "finished", "results": [line]}}))
+print("done", sys.argv[1:6])
+"""
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    """A stand-in for the interpreter: what `train` does, without training."""
+    path = tmp_path / "stub"
+    path.write_text(STUB.format(python=sys.executable))
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(sys, "executable", str(path))
+
+
+def at_once(directory):
+    """The most processes that ran at one time."""
+    events = sorted(
+        (float(time), mark[0])
+        for mark, time in (line.split() for line in (directory / "times").read_text().splitlines())
+    )
+    running = np.cumsum([1 if mark == "+" else -1 for _, mark in events])
+    return int(running.max())
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_points_run_some_at_a_time_and_one_that_fails_stops_nothing(cloud, stub, tmp_path, jobs, capsys):
+    grid = grid_of(cloud, "seed=0:5", "--jobs", str(jobs), "--steps", "9", "--workdir", "all")
+    assert sweep(cloud, grid) == 1  # killed: worse than not finite
+    said = json.loads(Path("all/sweep.json").read_text())
+    assert [point["exit_code"] for point in said["points"]] == [0, 0, 3, 1, 0]
+    assert said["points"][2]["message"] == "the loss is not finite\nat step 3\nlower the rate"
+    assert said["points"][3]["message"] == "exit -9"
+    assert [point["result"] and point["result"]["value"] for point in said["points"]] == [10.0, 9.0, None, None, 6.0]
+    assert (said["ranking"][0]["value"], said["ranking"][0]["seeds"]) == (pytest.approx(25 / 3), 3)
+    assert at_once(tmp_path / "all") == jobs
+    assert Path("all/seed_0.log").read_text() == "done ['-P', '-m', 'genjax', 'train', 'cloud.py']\n"
+    told = capsys.readouterr().out
+    assert "exit 3 (0 s)\n  the loss is not finite\n  at step 3\n  lower the rate\n" in told
+    assert "next     genjax sample all/seed_4 --n 64 --out grid.png" in told
+
+
+def test_a_request_to_stop_is_passed_on_and_the_rest_is_not_started(cloud, stub, tmp_path):
+    grid = grid_of(cloud, "seed=0,9,1,4", "--jobs", "2")
+    process = os.getpid()
+    watcher = subprocess.Popen(  # asks this process to stop when the endless child has begun
+        ["sh", "-c", f"while ! [ -e {tmp_path}/seed_9/started ]; do sleep 0.05; done; sleep 0.2; kill -TERM {process}"]
+    )
+    begun = time.monotonic()
+    with pytest.raises(Preempted) as error:
+        by_processes(cloud, grid, grid.points, tmp_path, lambda text: None)
+    assert watcher.wait() == 0 and time.monotonic() - begun < 10
+    assert "of 4 points to go on with" in error.value.lines[0] and error.value.lines[2] == "run the same command again"
+    assert not (tmp_path / "seed_4").exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_the_last_error_of_a_log_is_that_of_its_last_run(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("error: old\n  line\n")
+    size = log.stat().st_size
+    log.write_text(log.read_text() + "step 1\nerror: new\n  what\n  then\n  more\n")
+    assert last_error(log, size) == "new\nwhat\nthen"
+    log.write_text("Traceback:\n  File x\nZeroDivisionError: division by zero\n\n")
+    assert last_error(log) == "ZeroDivisionError: division by zero"
+    log.write_bytes(b"\xff\xfe error")
+    assert last_error(log).endswith("error")
+
+
+def test_two_sweeps_in_one_directory_are_refused(cloud, tmp_path):
+    from genjax.checkpoint import lock
+
+    (tmp_path / "all").mkdir()
+    with lock(tmp_path / "all"), pytest.raises(BadInput, match="in use by process"):
+        sweep(cloud, grid_of(cloud, "seed=0:2", "--workdir", "all"))
+
+
+def command(*arguments, **options):
+    home = str(Path(cli.__file__).parent.parent)
+    return subprocess.Popen(
+        [sys.executable, "-m", "genjax", *arguments], env={**os.environ, "PYTHONPATH": home},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_real_sweep_fails_where_it_must_and_is_gone_on_with(cloud):
+    line = ("sweep", "cloud.py", "learning_rate=0.05,1e30", "--jobs", "2", "--workdir", "all")
+    first = command(*line)
+    told = first.communicate(timeout=300)[0]
+    assert first.returncode == 3, told
+    said = json.loads(Path("all/sweep.json").read_text())
+    assert [point["exit_code"] for point in said["points"]] == [0, 3]
+    assert "is not finite" in said["points"][1]["message"]
+    seals = {path: path.stat().st_mtime_ns for path in Path("all").glob("learning_rate_0.05*/checkpoints/*/SEAL.json")}
+    again = command(*line)
+    told = again.communicate(timeout=300)[0]
+    assert again.returncode == 3 and "1 of 2 finished" in told
+    assert seals == {path: path.stat().st_mtime_ns for path in seals} and seals
+
+
+@pytest.mark.slow
+def test_a_real_sweep_that_is_interrupted_saves_its_runs_and_exits_75(cloud):
+    line = ("sweep", "cloud.py", "shift=0,0.1,0.2", "--steps", "100000", "--workdir", "all")
+    process = command(*line, start_new_session=True)
+    metrics = Path("all/shift_0.0/metrics.jsonl")
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") > 2) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=60)[0]
+    assert process.returncode == 75, told
+    assert "stopped with 3 of 3 points" in told and not Path("all/shift_0.1").exists()
+    (seal, *_) = sorted(Path("all/shift_0.0/checkpoints").glob("*/SEAL.json"))[::-1]
+    assert json.loads(seal.read_text())["step"] > 0
