@@ -47,7 +47,8 @@ def free_bits(rate: Array, floor: float) -> jax.Array:
 
     Returned per example so that the mean over the batch is the paper's sum: a group above the floor counts by each
     example's own rate, a group below it as the constant lambda, whose gradient is zero.  The maximum stands outside
-    of the mean over the batch, as in the paper; with examples in it, it would be a larger number.
+    of the mean, as in the paper.  The mean is that of the rows of this call: with accumulated gradients or under pmap
+    these are a part of the batch, and the bound is slightly another.
 
     Args:
       rate: [B, J] nats, KL of each example and group of latents (one latent each, or a layer).
