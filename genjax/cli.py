@@ -31,8 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _leave(error.exit_code, error.lines)
     except KeyboardInterrupt:
         return _leave(130, ("interrupted",))
-    except MemoryError:
-        return _leave(2, ("out of memory on the host", "the data set and one batch must fit", "use a smaller batch"))
+    except MemoryError as error:
+        told = f"out of memory on the host: {error}"[:300]
+        return _leave(2, (told, "the data set, one batch and one checkpoint must fit", "use a smaller batch or model"))
     except OSError as error:
         if debug:
             raise
@@ -129,6 +130,12 @@ def _sweep(arguments: list[str]) -> int:
     return sweep(loaded, grid)
 
 
+def _list(arguments: list[str]) -> int:
+    from genjax.listing import command
+
+    return command(arguments)
+
+
 def _prepare() -> None:
     from genjax.cache import use_compilation_cache
 
@@ -164,4 +171,5 @@ COMMANDS = {
     "evaluate": Command("evaluate RUN", "measure a checkpoint", _evaluate),
     "sample": Command("sample RUN --n 64 --out grid.png", "draw samples (.png or .npz)", _sample),
     "sweep": Command("sweep FILE field=a,b seed=0:3", "train a grid of runs and rank them", _sweep),
+    "list": Command("list [FOLDER] | list runs [FOLDER]", "experiments with paper and measured number; runs", _list),
 }

@@ -11,12 +11,13 @@ import jax
 from genjax.checkpoint import lock
 from genjax.errors import BadInput, Preempted
 from genjax.fields import Loaded
+from genjax.listing import read_object
 from genjax.record import configuration
 from genjax.run import NAME
 from genjax.sweep.grid import Grid, Point
 from genjax.sweep.lane_runs import by_lanes
 from genjax.sweep.processes import CODES, OWN, by_processes, without
-from genjax.sweep.ranking import Ended, best_run, point_row, ranking_text, read_object, write_sweep
+from genjax.sweep.ranking import Ended, best_run, point_row, ranking_text, write_sweep
 
 
 class SweepOptions(NamedTuple):

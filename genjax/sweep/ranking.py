@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genjax.fields import Loaded
+from genjax.listing import read_object
 from genjax.report import write_comparison, write_whole
 from genjax.report.comparison import ranked
 from genjax.report.layout import measured
@@ -47,15 +48,6 @@ def point_row(directory: Path, point: Point, ended: Ended | None = None) -> Row:
         "message": str((ended and ended.message) or told.get("message") or ""),
         "result": next(iter([*selected, *lines]), None), "results": lines,
     }  # fmt: skip
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one where it is missing or damaged."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def over_seeds(rows: Sequence[Row]) -> list[Row]:
