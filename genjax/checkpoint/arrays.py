@@ -39,6 +39,7 @@ def begin_write(directory: Path, leaves: Leaves) -> Any:
     }
     context = ocp.Context()
     context.array.saving.use_compression = False
+    context.asynchronous.create_directories_asynchronously = False  # else an ending process waits minutes for them
     with context:
         return ocp.save_async(directory, stored)
 

@@ -119,10 +119,10 @@ def open_store(
         try:
             wait()
         except Damaged as error:
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(f"{error.lines[0]}; call close() before the process ends\n")
 
-    # A process that ends without close(): this hook, which has no public name, is the last moment at which Orbax can
-    # finish.  After it Python's executors refuse work, and Orbax would wait for itself for minutes.
+    # A process may end without close().  This hook, which has no public name, comes before Python's executors refuse
+    # Orbax's work; from Python 3.12 on no thread can be started even here, and what is lost is at least said.
     threading._register_atexit(finish)  # type: ignore[attr-defined]
     return Store(save, wait, close)
 
