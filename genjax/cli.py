@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 an unexpected error; 2 bad input; 3 non-finite; 4 damaged 
 """
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         told = f"out of memory on the host: {error}"[:300]
         return _leave(2, (told, "the data set, one batch and one checkpoint must fit", "use a smaller batch or model"))
+    except BrokenPipeError:  # whoever read our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _leave(4, ())
     except OSError as error:
         if debug:
             raise
@@ -136,6 +140,25 @@ def _list(arguments: list[str]) -> int:
     return command(arguments)
 
 
+def _show(arguments: list[str]) -> int:
+    from genjax.show import command
+
+    _prepare()
+    return command(arguments)
+
+
+def _data(arguments: list[str]) -> int:
+    from genjax.prepare import command
+
+    return command(arguments)
+
+
+def _doctor(arguments: list[str]) -> int:
+    from genjax.doctor import command
+
+    return command(arguments)
+
+
 def _prepare() -> None:
     from genjax.cache import use_compilation_cache
 
@@ -172,4 +195,7 @@ COMMANDS = {
     "sample": Command("sample RUN --n 64 --out grid.png", "draw samples (.png or .npz)", _sample),
     "sweep": Command("sweep FILE field=a,b seed=0:3", "train a grid of runs and rank them", _sweep),
     "list": Command("list [FOLDER] | list runs [FOLDER]", "experiments with paper and measured number; runs", _list),
+    "show": Command("show FILE | show RUN", "configuration, parameters, cost of an update", _show),
+    "data": Command("data list | prepare NAME | check NAME", "data sets", _data),
+    "doctor": Command("doctor", "check the installation", _doctor),
 }
