@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from genjax.errors import BadInput
 from genjax.models.blocks import Initializer, flat
+from genjax.models.convolution import Conv, ConvTranspose
 from genjax.types import Array
 
 ImageShape = Sequence[int]  # (H, W, C)
@@ -117,7 +118,7 @@ class ConvolutionalEncoder(nn.Module):
     def __call__(self, x: Array) -> tuple[jax.Array, jax.Array]:
         h = x.reshape(-1, *x.shape[-3:])
         for i in range(halvings(*x.shape[-3:-1])):
-            h = nn.relu(nn.Conv(self.channels * 2**i, (4, 4), strides=(2, 2), name=f"conv_{i}")(h))
+            h = nn.relu(Conv(self.channels * 2**i, (4, 4), strides=(2, 2), name=f"conv_{i}")(h))
         h = nn.relu(nn.Dense(self.width, name="dense")(h.reshape(h.shape[0], -1)))
         mean, log_var = nn.Dense(self.latents, name="mean")(h), nn.Dense(self.latents, name="log_var")(h)
         shape = (*x.shape[:-3], self.latents)
@@ -154,7 +155,7 @@ class ConvolutionalDecoder(nn.Module):
         h = nn.relu(nn.Dense(self.width, name="dense")(z.reshape(-1, z.shape[-1])))
         h = nn.Dense(math.prod(small), name="pixels")(h).reshape(-1, *small)
         for i in reversed(range(count)):
-            h = nn.ConvTranspose(features[i], (4, 4), strides=(2, 2), name=f"conv_{i}")(nn.relu(h))
+            h = ConvTranspose(features[i], (4, 4), strides=(2, 2), name=f"conv_{i}")(nn.relu(h))
         return h.reshape(*z.shape[:-1], *self.image_shape, self.multiplier)
 
 
