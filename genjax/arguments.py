@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from genjax.errors import BadInput
 from genjax.fields import Field
+from genjax.kinds import kind_name
 
 
 def parse(
@@ -104,7 +105,7 @@ def _command(options: type, fields: Sequence[Field], chosen: Any) -> Any:
 
 
 def _check_names(options: type, fields: Sequence[Field]) -> None:
-    reserved = set(options._fields) if fields else set()  # type: ignore[attr-defined]
+    reserved = {*options._fields, "help"} if fields else set()  # type: ignore[attr-defined]
     for field in fields:
         if field.name in reserved:
             raise BadInput(
@@ -127,7 +128,7 @@ def _refused(prog: str, text: str, options: type, fields: Sequence[Field], argum
         return BadInput(what, allowed, f"{prog} --help lists them")
     named = [name for name in types if re.search(rf"--{name.replace('_', '-')}(?![\w-])", what)]
     helps = {field.name: field.help for field in fields}
-    allowed = "; ".join(f"{name}: {_type_name(types[name])}, {helps.get(name, '')}".rstrip(", ") for name in named)
+    allowed = "; ".join(f"{name}: {kind_name(types[name])}, {helps.get(name, '')}".rstrip(", ") for name in named)
     return BadInput(what[:300], allowed[:300], f"{prog} --help")
 
 
@@ -137,7 +138,3 @@ def _first_paragraph(box: str) -> str:
     lines = [line for line in lines if line and line[0] not in "╭╰"][0 if "╭" in box else 2 :]
     rules = [number for number, line in enumerate(lines) if not line.strip("-─")]
     return " ".join(lines[: rules[0]] if rules else lines)
-
-
-def _type_name(kind: Any) -> str:
-    return kind.__name__ if inspect.isclass(kind) else str(kind).replace("typing.", "")

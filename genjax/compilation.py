@@ -9,19 +9,19 @@ nothing, until the loop reads the totals.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from genjax import parallel
 from genjax.errors import BadInput
+from genjax.explaining import explained
 from genjax.gradient import tracing
 from genjax.types import Batch, Key, Metrics, Stage, State
 
+OF_THE_LOG = ("stage", "stage_index", "step", "kind", "time", "updates_per_second")  # keys of its rows, not metrics
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 
 
@@ -97,7 +97,7 @@ def compile_stage(stage: Stage, keys: Keys, seed: int, mesh: Any, precision: str
     def fresh(rows: Any, keys: Keys) -> State:
         return stage.learner.init(keys.init, draw(rows, 0, keys))
 
-    with traced_as(stage.name, precision, how):
+    with traced_as(stage, precision, how):
         shapes = jax.eval_shape(fresh, example, keys)
         shardings = parallel.state_shardings(mesh, shapes, fully_sharded=how == "fsdp")
         abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
@@ -114,7 +114,7 @@ def compile_stage(stage: Stage, keys: Keys, seed: int, mesh: Any, precision: str
         return call(state, totals, feed, placed, count)
 
     def mapped(*arguments: Any) -> Any:  # pmap compiles at its first call: under the same settings
-        with traced_as(stage.name, precision, how):
+        with traced_as(stage, precision, how):
             return update(*arguments)
 
     run = mapped if how == "pmap" else update
@@ -155,8 +155,13 @@ def _split_mode(how: str) -> parallel.How:
 
 
 def _guarded(state: State, metrics: Metrics) -> Any:
-    """What must be finite.  Not the optimizer's moments: a gradient that is not finite shows in its norm, a metric."""
-    return state._replace(opt_state=()), dict(metrics)
+    """What must be finite, the cause before its effects: losses, then parameters, then the norms of gradients.
+
+    Not the optimizer's moments: a gradient that is not finite shows in its norm.
+    """
+    norms = {name: value for name, value in metrics.items() if name.endswith("grad_norm")}
+    others = {name: value for name, value in metrics.items() if name not in norms}
+    return others, state._replace(opt_state=()), norms
 
 
 def _first_bad(tree: Any) -> jax.Array:
@@ -182,19 +187,34 @@ def check_update(stage: Stage, abstract: State, batch: Batch, key: Key, how: str
             new, metrics = jax.eval_shape(stage.learner.update, abstract, batch, key)
     else:
         new, metrics = jax.eval_shape(stage.learner.update, abstract, batch, key)
-    try:
-        chex.assert_trees_all_equal_shapes_and_dtypes(new, abstract)
-    except AssertionError as error:
-        line = next((x for x in str(error).splitlines() if "shape" in x or "dtype" in x), "another structure")
+    before, after = _kinds(abstract), _kinds(new)
+    changed = [name for name in [*before, *(after.keys() - before.keys())] if before.get(name) != after.get(name)]
+    if changed:
+        told = [f"{name} {before.get(name, 'absent')} -> {after.get(name, 'absent')}" for name in changed]
         raise BadInput(
-            f"stage {stage.name!r}: the update changes the state: {line[:200]}",
+            f"stage {stage.name!r}: the update changes the state: {'; '.join(told[:3])}",
             "an update keeps structure, shapes and dtypes of params, opt_state and carry",
             "return the carry with the shapes and dtypes it started with",
-        ) from error
+        )
     for name, value in metrics.items():
         if value.shape != ():
             raise BadInput(f"stage {stage.name!r}: metric {name!r} has shape {value.shape}", "metrics are scalars")
+        if name in OF_THE_LOG:
+            raise BadInput(
+                f"stage {stage.name!r}: metric {name!r} has the name of a part of the log's rows",
+                f"these are taken: {', '.join(OF_THE_LOG)}",
+                "give the metric another name",
+            )
     return dict(metrics)
+
+
+def _kinds(tree: Any) -> dict[str, str]:
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {_name(path): f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for path, leaf in paths}
+
+
+def _name(path: Any) -> str:
+    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
 
 
 def _zero(metrics: Metrics) -> Totals:
@@ -204,45 +224,14 @@ def _zero(metrics: Metrics) -> Totals:
 def leaf_names(state: State, metrics: Metrics) -> tuple[str, ...]:
     """The names of the leaves that `Totals.bad` counts."""
     paths, _ = jax.tree_util.tree_flatten_with_path(_guarded(state, metrics))
-    names = ("/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in p) for p, _ in paths)
-    return tuple(name.partition("/")[2] for name in names)
+    return tuple(_name(path).partition("/")[2] for path, _ in paths)
 
 
 @contextmanager
-def traced_as(stage: str, precision: str, how: str = "jit") -> Iterator[None]:
+def traced_as(stage: Stage, precision: str, how: str = "jit") -> Iterator[None]:
     """Trace a stage's functions for a precision and a layout of devices; what goes wrong is `explained`."""
     matmul = {"float32": "float32", "tensorfloat32": "tensorfloat32", "bfloat16": "default"}[precision]
     compute, axis = (jnp.bfloat16 if precision == "bfloat16" else None), (parallel.AXIS if how == "pmap" else None)
-    with explained(stage), jax.default_matmul_precision(matmul), tracing(compute, axis):
+    told = explained(f"stage {stage.name!r}", stage.data.batch_size)
+    with told, jax.default_matmul_precision(matmul), tracing(compute, axis):
         yield
-
-
-@contextmanager
-def explained(stage: str) -> Iterator[None]:
-    """Translate what JAX says of a traced function into three lines for its author."""
-    try:
-        yield
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
-        raise BadInput(
-            f"stage {stage!r}: NumPy or Python control flow on a traced value{_user_line(error)}",
-            "losses are traced: use jax.numpy, jnp.where, jax.lax.cond; shapes are fixed",
-            "run again with --debug for the whole traceback",
-        ) from error
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise BadInput(
-            f"stage {stage!r}: out of memory: {str(error).splitlines()[0][:160]}",
-            "the batch, the activations and the optimizer must fit",
-            "halve the batch size, set microbatches in minimize, or use --parallel fsdp",
-        ) from error
-
-
-def _user_line(error: BaseException) -> str:
-    trace, where, library = error.__traceback__, "", str(Path(__file__).parent)
-    while trace is not None:
-        name = trace.tb_frame.f_code.co_filename
-        if "site-packages" not in name and not name.startswith(library):
-            where = f" ({name.rsplit('/', 1)[-1]}, line {trace.tb_lineno}, in {trace.tb_frame.f_code.co_name})"
-        trace = trace.tb_next
-    return where

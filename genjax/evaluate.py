@@ -89,6 +89,7 @@ def _compiled(evaluation: Evaluation, mesh: Any) -> Callable[..., Any]:
         data_key, measure_key = jax.random.split(key)
         batch = evaluation.split.prepare(rows, data_key)
         measured = evaluation.measure(state, batch, measure_key)
+        _check_names(measured, evaluation)
         sums = {}
         for name, values in measured.items():
             if getattr(values, "shape", None) != mask.shape:
@@ -104,6 +105,17 @@ def _compiled(evaluation: Evaluation, mesh: Any) -> Callable[..., Any]:
         return sums
 
     return jax.jit(one, out_shardings=parallel.replicated(mesh))
+
+
+def _check_names(measured: Any, evaluation: Evaluation) -> None:
+    found = list(measured) if isinstance(measured, Mapping) else []
+    missing = [name for name in evaluation.quantities if name not in found]
+    if missing or not isinstance(measured, Mapping):
+        raise BadInput(
+            f"the measure returned {found if isinstance(measured, Mapping) else type(measured).__name__}",
+            f"a mapping of names to [B] numbers, with every name of the quantities: {', '.join(evaluation.quantities)}",
+            f"return {{{', '.join(f'{name!r}: ...' for name in evaluation.quantities)}}}",
+        )
 
 
 def _padded(arrays: Mapping[str, np.ndarray], start: int, size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:

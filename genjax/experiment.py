@@ -1,10 +1,10 @@
 """An experiment: what one small Python file defines, and what the commands need of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from genjax.checkpoint.seal import STAGE_NAME
 from genjax.data.checks import check_rows
@@ -131,7 +131,7 @@ def _check_parts(where: str, *parts: tuple[str, Any, str]) -> None:
 
 
 def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
 
 
 def _function(value: Any) -> bool:

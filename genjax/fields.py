@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from genjax.errors import BadInput, GenjaxError
+from genjax.kinds import TYPES, check_kind
 
 ENTRY = "experiment"
 
@@ -136,9 +137,9 @@ def build(loaded: Loaded, values: Mapping[str, Any]) -> Any:
     check_values(loaded.fields, values)
     try:
         built = loaded.function(**values)
-    except GenjaxError:
+    except (GenjaxError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(
             f"{loaded.path.name}{_line_in(error, loaded.path)}: {type(error).__name__}: {_one_line(error)}",
             f"raised by {ENTRY}({', '.join(f'{k}={v!r}' for k, v in values.items())})"[:200],
@@ -184,14 +185,15 @@ def _imported(path: Path) -> Any:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except GenjaxError:
+    except (GenjaxError, MemoryError):
         raise
     except SyntaxError as error:
+        where = f", line {error.lineno}" if error.lineno else ""
         raise BadInput(
-            f"{Path(error.filename or path).name}, line {error.lineno}: {error.msg}",
-            "an experiment is a valid Python file",
+            f"{Path(error.filename or path).name}{where}: {error.msg}",
+            "an experiment is a valid Python file, as UTF-8 text",
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(
             f"{path.name}{_line_in(error, path)}: {type(error).__name__}: {_one_line(error)}",
             "raised while the file was imported",
@@ -201,24 +203,36 @@ def _imported(path: Path) -> Any:
 
 
 def _fields(path: Path, function: Callable[..., Any]) -> tuple[Field, ...]:
-    hints = typing.get_type_hints(function, include_extras=True)
-    helps = _argument_help(function.__doc__ or "")
+    hints, helps = _hints(path, function), _argument_help(function.__doc__ or "")
     found = []
     for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise BadInput(f"{path.name}: {ENTRY}() takes {parameter}", "every field is named in the signature")
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise BadInput(
+                f"{path.name}: {ENTRY}() takes {parameter.kind.description} {str(parameter)!r}",
+                "every field is named in the signature, and given by its name",
+            )
         if parameter.name not in hints:
             raise BadInput(
                 f"{path.name}: field {parameter.name!r} of {ENTRY}() has no type",
-                "types make the command line: int, float, bool, str, Literal, tuple[int, ...]",
+                f"types make the command line: {TYPES}",
                 f"write {parameter.name}: int = ..., for example",
             )
         kind, limits = hints[parameter.name], KNOWN_LIMITS.get(parameter.name)
         if typing.get_origin(kind) is Annotated:
             kind, *extras = typing.get_args(kind)
             limits = next((extra for extra in extras if isinstance(extra, Limits)), limits)
+        check_kind(f"{path.name}: field {parameter.name!r}", kind, parameter.default)
         found.append(Field(parameter.name, kind, parameter.default, helps.get(parameter.name, ""), limits))
     return tuple(found)
+
+
+def _hints(path: Path, function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception as error:
+        raise BadInput(
+            f"{path.name}: a type of {ENTRY}() cannot be read: {_one_line(error)}", f"types: {TYPES}"
+        ) from error
 
 
 def _argument_help(docstring: str) -> dict[str, str]:

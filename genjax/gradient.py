@@ -5,7 +5,7 @@ nothing.  Under mixed precision the loss sees parameters and batch in bfloat16; 
 the cast is part of what is differentiated (Micikevicius et al. 2018, arXiv:1710.03740, section 3.1).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -144,6 +144,14 @@ def _checked(loss: Loss, out: Any, batch: Batch) -> Out:
     contract = "a loss returns Out(loss), loss floating in nats of shape [B] (one number per example) or a scalar"
     if not isinstance(out, Out):
         raise BadInput(f"{where} returned {type(out).__name__}", contract, "return genjax.Out(loss, {...})")
+    names = list(out.metrics) if isinstance(out.metrics, Mapping) else [out.metrics]
+    wrong = [name for name in names if not isinstance(name, str) or name in ("loss", "grad_norm")]
+    if wrong:
+        raise BadInput(
+            f"{where}: metrics hold {wrong[0]!r}",
+            "metrics are a mapping of names; 'loss' and 'grad_norm' are logged without asking",
+            "return Out(loss, {'another_name': [B] or scalar})",
+        )
     values = {"loss": out.loss, **{f"metrics[{name!r}]": value for name, value in out.metrics.items()}}
     rows = {x.shape[0] for x in jax.tree.leaves(batch) if x.ndim}
     for name, value in values.items():

@@ -17,10 +17,11 @@ import numpy as np
 
 from genjax import parallel
 from genjax.checkpoint import Store, restore, seals
-from genjax.compilation import Program, Totals, compile_stage, explained, stage_keys
+from genjax.compilation import Program, Totals, compile_stage, stage_keys
 from genjax.errors import BadInput, NonFinite, Preempted
 from genjax.evaluate import Measured, averaged_state
 from genjax.experiment import Experiment, check_experiment, parameter_count
+from genjax.explaining import explained, within_memory
 from genjax.types import Stage, State
 from genjax.view import View, open_view
 
@@ -95,20 +96,21 @@ def train(experiment: Experiment, directory: Path, options: Options, outlets: Ou
     state, step, program, index = None, 0, None, _resume_stage(directory)
     while index < len(experiment.stages):
         stage = experiment.stages[index]
-        keys = stage_keys(options.seed, index)
-        program = compile_stage(stage, keys, options.seed, mesh, options.precision, options.parallel)
-        compiling += program.seconds
-        found = restore(directory, program.abstract, stage_index=index) if state is None else None
-        if found is None and state is None and index > 0:
-            index -= 1  # every checkpoint of this stage is damaged: it begins again where the stage before it ended
-            continue
-        state, step = (found[0], found[1].step) if found else (_start(stage, program, state), 0)
-        view = open_view(experiment, index, mesh, keys.evaluate, outlets.row, outlets.picture)
-        begun = step
-        state, step, seconds = _run_stage(stage, index, program, state, step, options, outlets, view)
-        busy, updates = busy + seconds, updates + step - begun
-        examples += (step - begun) * stage.data.batch_size
-        index += 1
+        with within_memory(f"stage {stage.name!r}", stage.data.batch_size):
+            keys = stage_keys(options.seed, index)
+            program = compile_stage(stage, keys, options.seed, mesh, options.precision, options.parallel)
+            compiling += program.seconds
+            found = restore(directory, program.abstract, stage_index=index) if state is None else None
+            if found is None and state is None and index > 0:
+                index -= 1  # every checkpoint of this stage is damaged: it begins again where the stage before it ended
+                continue
+            state, step = (found[0], found[1].step) if found else (_start(stage, program, state), 0)
+            view = open_view(experiment, index, mesh, keys.evaluate, outlets.row, outlets.picture)
+            begun = step
+            state, step, seconds = _run_stage(stage, index, program, state, step, options, outlets, view)
+            busy, updates = busy + seconds, updates + step - begun
+            examples += (step - begun) * stage.data.batch_size
+            index += 1
     state, step = _selected(experiment, directory, program, state, step)
     results = view.measure(state, step, final=True)
     view.look(state, step)
@@ -216,7 +218,7 @@ def _start(stage: Stage, program: Program, previous: State | None) -> State:
     if stage.inherit is None or previous is None:
         return fresh
     shardings = jax.tree.map(lambda leaf: leaf.sharding, program.abstract)
-    with explained(stage.name):
+    with explained(f"stage {stage.name!r}, inherit"):
         state = jax.jit(stage.inherit, out_shardings=shardings)(previous, fresh)
     wrong = jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, program.abstract)
     if not all(jax.tree.leaves(wrong)):

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 
 from genjax import parallel
-from genjax.compilation import explained
 from genjax.evaluate import Evaluation, Measured, averaged_state, evaluator
 from genjax.experiment import Experiment
+from genjax.explaining import explained
 from genjax.types import Key, State
 
 SHOWN = 64  # samples in a picture

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 MATHEMATICS = ("distributions", "corruption", "losses", "samplers", "likelihood", "metrics")
 ROOMS = (
     *("errors", "types", *MATHEMATICS, "models", "gradient", "averages", "learners"),
-    *("data", "roll_call", "hosts", "parallel", "compilation", "digest", "checkpoint", "evaluate", "report"),
-    *("experiment", "fields", "arguments", "view", "train", "stopping", "record", "run", "saved"),
-    *("sweep", "cache", "cli", "__main__"),
+    *("data", "roll_call", "hosts", "parallel", "explaining", "compilation", "digest", "checkpoint"),
+    *("evaluate", "report"),
+    *("experiment", "kinds", "fields", "arguments", "view", "train", "stopping", "record", "run", "saved"),
+    *("listing", "sweep", "cache", "show", "doctor", "prepare", "cli", "__main__"),
 )
 
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml", "runpy"}

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from genjax.data.checks import check_finite, check_rows
 from genjax.data.permutation import ROUNDS, permute
 from genjax.data.split import Arrays, Split, fingerprint
 from genjax.errors import BadInput
@@ -27,7 +28,7 @@ def batches(split: Split, batch_size: int) -> Source:
       A source whose `batch(feed, key, step)` is traced: `feed` is `resident`, the arrays, placed on the devices;
       `key` is a typed key, `step` an integer in [0, 2**31).
     Raises:
-      BadInput: a batch size that is not an integer from 1 to N.
+      BadInput: a batch size that is not an integer from 1 to N; an empty split, or one that is not finite.
 
     >>> from genjax.data import digits
     >>> source = batches(digits().train, 100)
@@ -36,6 +37,9 @@ def batches(split: Split, batch_size: int) -> Source:
     >>> batch["image"].shape, float(batch["image"].max())
     ((100, 8, 8, 1), 1.0)
     """
+    check_rows(split.arrays, "batches")
+    for field, array in split.arrays.items():
+        check_finite(array, field, "batches")
     rows = check_batch_size(split.arrays, batch_size)
 
     def batch(feed: Batch, key: Key, step: jax.Array) -> Batch:

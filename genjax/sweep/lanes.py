@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.compilation import Keys, Totals, check_update, explained, fused_update, leaf_names, stage_keys, traced_as
+from genjax.compilation import Keys, Totals, check_update, fused_update, leaf_names, stage_keys, traced_as
 from genjax.data.split import fingerprint
 from genjax.errors import BadInput, GenjaxError
 from genjax.evaluate import Measured, evaluator
 from genjax.experiment import Experiment
+from genjax.explaining import explained
 from genjax.fields import Loaded, build
 from genjax.sweep.grid import Grid, Point
 from genjax.types import State
@@ -105,7 +106,7 @@ def compile_lanes(
         own = stage._replace(learner=rebuilt(lane).stages[0].learner)
         return fused_update(own, draw(lane), mesh, "jit")(state, totals, rows, keys, count)
 
-    with traced_as(stage.name, precision):
+    with traced_as(stage, precision):
         one = jax.eval_shape(fresh, numbers[0], stage_keys(0, 0), feed)
         batch = jax.eval_shape(lambda rows, keys: draw(numbers[0])(rows, 0, keys), feed, stage_keys(0, 0))
         metrics = check_update(stage, one, batch, stage_keys(0, 0).update, "jit")
