@@ -17,17 +17,9 @@ from typing import Literal, NamedTuple
 from genjax.arguments import parse
 
 REQUIRED = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "tensorflow-datasets",
-    "array_record",
-    "chex",
-    "numpy",
+    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "array_record", "chex", "numpy"),
+    *("tyro", "pillow", "tensorboardX", "scikit-learn"),
 )
-REQUIRED += ("tyro", "pillow", "tensorboardX", "scikit-learn")
 LITTLE, FULL = 5e9, 2e8  # free bytes: a warning, a failure
 HERE = Path(__file__).parent
 
@@ -172,7 +164,7 @@ def cache() -> Iterator[Finding]:
 
     from genjax.cache import cache_directory
 
-    other = jax.config.jax_compilation_cache_dir
+    other = getattr(jax.config, "jax_compilation_cache_dir", None)
     directory = Path(other) if other else cache_directory()
     if not directory.exists():
         yield Finding("ok", f"compilation cache {directory}: not made yet")

@@ -106,9 +106,9 @@ def runs_text(folder: Path) -> str:
         )
     places.sort(key=_written, reverse=True)
     lines = [("run", "state", "step", "best", "age"), *(read_run(place, folder) for place in places)]
-    lines = [[_clean(cell) for cell in line] for line in lines]
-    widths = [max(len(line[column]) for line in lines) for column in range(5)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    cells = [[_clean(cell) for cell in line] for line in lines]
+    widths = [max(len(line[column]) for line in cells) for column in range(5)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
 
 
 def read_run(directory: Path, folder: Path) -> Run:

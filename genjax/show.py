@@ -47,7 +47,7 @@ def command(arguments: Sequence[str]) -> int:
     path, rest = first_argument(arguments, "genjax show FILE", ShowOptions, "an experiment file or a run directory")
     is_run = (Path(path) / "config.json").exists()
     loaded, kept = resume_arguments(Path(path)) if is_run else (load(path), {})
-    defaults = {name: kept[name] for name in ("devices", "precision", "parallel") if name in kept}
+    defaults: dict[str, Any] = {name: kept[name] for name in ("devices", "precision", "parallel") if name in kept}
     options, values = parse(f"genjax show {path}", loaded.about, ShowOptions, rest, loaded.fields, defaults)
     if options.precision not in PRECISIONS:
         raise BadInput(f"--precision {options.precision}", f"allowed: {', '.join(PRECISIONS)}")
