@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from planted import rejects
 
 from genjax.distributions import sample_normal
 from genjax.errors import BadInput
@@ -18,12 +19,6 @@ from genjax.models.observation import bernoulli, categorical, check_support, dis
 from genjax.models.vae import VAE, ConvolutionalDecoder, ConvolutionalEncoder, DenseDecoder, DenseEncoder
 
 KEY = jax.random.key(0)
-
-
-def rejects(check, *planted):
-    """The check fails for the planted bug."""
-    with pytest.raises(AssertionError):
-        check(*planted)
 
 
 # -- likelihoods -------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.stats
+from planted import rejects
 
 from genjax.distributions import event_sum, kl_normal, kl_normal_standard, log_mean_exp, normal_log_prob, sample_normal
 from genjax.likelihood.iwae import importance_sampling, iwae_bound, normal_log_weights
@@ -19,12 +20,6 @@ from genjax.models.observation import bernoulli, categorical, discretized_logist
 from genjax.models.vae import VAE, DenseDecoder, DenseEncoder
 
 KEY = jax.random.key(0)
-
-
-def rejects(check, *planted):
-    """The check fails for the planted bug."""
-    with pytest.raises(AssertionError):
-        check(*planted)
 
 
 def nodes(dims, count):

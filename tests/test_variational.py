@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from planted import rejects
 
 from genjax.distributions import event_sum, kl_normal_standard, normal_log_prob, sample_normal
 from genjax.errors import BadInput
@@ -14,12 +15,6 @@ from genjax.likelihood import iwae
 from genjax.losses import variational
 
 KEY = jax.random.key(0)
-
-
-def rejects(check, *planted):
-    """The check fails for the planted bug."""
-    with pytest.raises(AssertionError):
-        check(*planted)
 
 
 # -- the ELBO ----------------------------------------------------------------------------------------------------------
