@@ -131,7 +131,7 @@ def _check_parts(where: str, *parts: tuple[str, Any, str]) -> None:
 
 
 def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
 
 
 def _function(value: Any) -> bool:

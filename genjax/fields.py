@@ -69,13 +69,15 @@ class Loaded(NamedTuple):
     function: Callable[..., Any]
     fields: tuple[Field, ...]
     source: bytes
+    folder: Path  # of the files that it may import
 
 
-def load(path: str | Path) -> Loaded:
+def load(path: str | Path, folder: Path | None = None) -> Loaded:
     """Import an experiment file and read the signature of its function `experiment`.
 
     Args:
       path: a Python file.
+      folder: where the files stand that it imports; None: beside it.
 
     Returns:
       The function, its fields, and the file's documentation and source.
@@ -86,7 +88,8 @@ def load(path: str | Path) -> Loaded:
     """
     path = Path(path)
     _check_file(path)
-    module = _imported(path)
+    folder = (folder or path.parent).resolve()
+    module = _imported(path, folder)
     function = getattr(module, ENTRY, None)
     if not callable(function):
         near = difflib.get_close_matches(ENTRY, [n for n in vars(module) if callable(getattr(module, n))], 1, 0.5)
@@ -97,7 +100,7 @@ def load(path: str | Path) -> Loaded:
         )
     about = inspect.cleandoc(module.__doc__ or function.__doc__ or "")
     title = about.partition("\n")[0]
-    return Loaded(path, path.stem, title, about, function, _fields(path, function), path.read_bytes())
+    return Loaded(path, path.stem, title, about, function, _fields(path, function), path.read_bytes(), folder)
 
 
 def check_values(fields: tuple[Field, ...], values: Mapping[str, Any]) -> None:
@@ -173,15 +176,14 @@ def _check_file(path: Path) -> None:
         raise BadInput(f"{path} is not a Python file", "an experiment is one file ending in .py", "genjax list")
 
 
-def _imported(path: Path) -> Any:
+def _imported(path: Path, folder: Path) -> Any:
     name = "experiment_" + re.sub(r"\W", "_", path.stem)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise BadInput(f"{path} cannot be imported", "an experiment is one Python file")
     module = importlib.util.module_from_spec(spec)
-    folder = str(path.parent.resolve())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)  # a larger variation is another file that imports `experiment` from this one
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))  # a larger variation is another file that imports `experiment` from this one
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)

@@ -22,7 +22,7 @@ import jax
 
 import genjax
 from genjax.averages import has_ema
-from genjax.errors import BadInput
+from genjax.errors import BadInput, Damaged
 from genjax.experiment import Experiment
 from genjax.fields import Loaded
 from genjax.report import write_whole
@@ -38,22 +38,32 @@ def read_config(directory: Path) -> dict[str, Any]:
     """
     path = Path(directory) / "config.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
+        parts = {**config, **config["experiment"]}
+        strings, mappings = ("run_id", "name", "file", "folder"), ("facts", "fields")
+        if not all(isinstance(parts[n], str) for n in strings) or not all(isinstance(parts[n], dict) for n in mappings):
+            raise ValueError("a value is of another type")
+        return config
     except (FileNotFoundError, NotADirectoryError):
+        run = next((place for place in Path(directory).absolute().parents if (place / "config.json").exists()), None)
         raise BadInput(
             f"{directory} is not a run directory: it has no config.json",
-            "a run directory is made by genjax train",
-            "genjax list runs shows those there are",
+            f"it is a part of the run {run}" if run else "a run directory is made by genjax train",
+            f"name {run}" if run else "genjax list runs shows those there are",
         ) from None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read: {error}", "it is the JSON file written when the run began") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Damaged(
+            f"{path} cannot be read: {type(error).__name__}: {error}"[:300],
+            "it is the JSON file written when the run began; each checkpoint's SEAL.json repeats its facts",
+            "put it back from a copy",
+        ) from error
 
 
 def configuration(loaded: Loaded, values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """`config.json`: the experiment's file, fields and defaults, the command's options, the digest of the source."""
     defaults = {f.name: f.default for f in loaded.fields if f.default is not inspect.Parameter.empty}
     experiment = {
-        "file": str(loaded.path), "name": loaded.name, "title": loaded.title,
+        "file": str(loaded.path), "folder": str(loaded.folder), "name": loaded.name, "title": loaded.title,
         "fields": jsonable(values), "defaults": jsonable(defaults),
     }  # fmt: skip
     kept = {name: value for name, value in options.items() if name not in NOT_KEPT}
@@ -65,9 +75,9 @@ NOT_KEPT = ("workdir", "debug", "allow_change", "coordinator", "processes", "pro
 
 def facts_of(config: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
     """What must not change when a run goes on: fields, seed, precision, the experiment's source, the data."""
-    told = {name: config[name] for name in ("seed", "precision", "source")}
-    return {"experiment": config["experiment"]["name"], **config["experiment"]["fields"], **told,
-            "data": fingerprints(experiment)}  # fmt: skip
+    told = config["experiment"]
+    own = {"experiment-name": told["name"], "source-code": config["source"], "data-set": fingerprints(experiment)}
+    return {**told["fields"], "seed": config["seed"], "precision": config["precision"], **own}  # no field has a dash
 
 
 def fingerprints(experiment: Experiment) -> str:
@@ -110,23 +120,26 @@ def jsonable(values: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(dict(values), default=lambda v: dataclasses.asdict(v)))
 
 
-def finished(directory: Path, config: Mapping[str, Any]) -> bool:
-    """Whether the directory holds the finished run of these fields."""
-    path = directory / "results.json"
-    if not path.exists():
-        return False
+def read_results(directory: Path) -> dict[str, Any]:
+    """`results.json`; nothing where it is not there, or damaged: it is made again."""
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return results.get("state") == "finished" and results.get("fields") == jsonable(config["experiment"]["fields"])
+        results = json.loads((Path(directory) / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return results if isinstance(results, dict) else {}
+
+
+def finished(directory: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether the directory holds the finished run of these facts."""
+    results = read_results(directory)
+    return results.get("state") == "finished" and results.get("facts") == jsonable(facts)
 
 
 def write_results(directory: Path, leader: bool, values: Mapping[str, Any]) -> None:
     """`results.json`, by the first process only."""
     if leader:
-        fields = read_config(directory)["experiment"]["fields"]
-        write_whole(directory / "results.json", json.dumps({**values, "fields": fields}, indent=1))
+        facts = read_config(directory)["facts"]
+        write_whole(directory / "results.json", json.dumps({**values, "facts": facts}, indent=1))
 
 
 def result_lines(

@@ -9,27 +9,25 @@ directory goes on with the same run or refuses, field by field.
 
 import contextlib
 import itertools
-import json
-import re
-import secrets
 import sys
-import time
+import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 
-from genjax import hosts
-from genjax.checkpoint import Identity, check_same, lock, open_store, seals
+from genjax import hosts, parallel
+from genjax.checkpoint import Identity, lock, open_store, seals
 from genjax.compilation import PRECISIONS
-from genjax.errors import BadInput, GenjaxError
+from genjax.directory import check_allowed, run_directory, settle
+from genjax.errors import BadInput, Damaged, Preempted
 from genjax.experiment import Experiment
 from genjax.fields import Loaded, build, load
+from genjax.kinds import fits, kind_name
 from genjax.record import (
     code_version,
     configuration,
-    environment,
     facts_of,
     fingerprints,
     finished,
@@ -39,12 +37,10 @@ from genjax.record import (
     result_text,
     write_results,
 )
-from genjax.report import draw, open_log, open_progress, write_report, write_whole
+from genjax.report import draw, open_log, open_progress, write_report
 from genjax.stopping import stop_requests
 from genjax.train import Options, Outcome, Outlets, check_intervals, train
 from genjax.types import Stage
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class TrainOptions(NamedTuple):
@@ -96,14 +92,19 @@ def start_run(loaded: Loaded, values: Mapping[str, Any], options: TrainOptions) 
     """
     _check_options(options)
     hosts.start(options.coordinator, options.processes, options.process)
-    directory, leader = _directory(loaded, options), jax.process_index() == 0
-    experiment = build(loaded, values)
+    mesh, leader = parallel.mesh(options.devices), jax.process_index() == 0
+    if options.workdir is None and jax.process_count() > 1:
+        raise BadInput("several processes without --workdir", "all must write to one place", "add --workdir RUN")
+    directory, experiment = run_directory(options.workdir, loaded.name), build(loaded, values)
+    for stage in experiment.stages:
+        parallel.check_batch(stage.data.batch_size, mesh.size)
     config, facts = identified(loaded, values, options, experiment)
+    check_allowed(options.allow_change, facts)
     with lock(directory) if leader else contextlib.nullcontext():
         if leader:
-            settle(directory, loaded, config, facts, options)
+            settle(directory, loaded, config, facts, options.allow_change)
         hosts.agree(facts)
-        if finished(directory, config):
+        if finished(directory, facts):
             _say(f"{directory} is finished: nothing to do", leader)
             return 0
         with stop_requests(hosts.stop_signals()) as asked:
@@ -125,10 +126,31 @@ def resume_arguments(directory: Path) -> tuple[Loaded, dict[str, Any]]:
     """The experiment of a run directory, its fields' defaults replaced by the run's values, and its options."""
     config = read_config(directory)
     told = config["experiment"]
-    loaded = load(directory / "experiment.py")._replace(name=told["name"])
-    fields = tuple(f._replace(default=_typed(told["fields"].get(f.name, f.default))) for f in loaded.fields)
-    kept = {name: config[name] for name in TrainOptions._fields if name in config}
-    return loaded._replace(fields=fields), {**kept, "workdir": str(directory)}
+    if not (directory / "experiment.py").exists():
+        raise BadInput(
+            f"{directory} has lost its copy of the experiment file, experiment.py",
+            f"it was a copy of {told['file']}",
+            f"put it back, or run: genjax train {told['file']} --workdir {directory}",
+        )
+    loaded = load(directory / "experiment.py", Path(told["folder"]))._replace(name=told["name"])
+    fields = [f._replace(default=_kept(directory, f.name, f.type, told["fields"], f.default)) for f in loaded.fields]
+    types = typing.get_type_hints(TrainOptions)
+    kept = {name: _kept(directory, name, types[name], config) for name in TrainOptions._fields if name in config}
+    return loaded._replace(fields=tuple(fields)), {**kept, "workdir": str(directory)}
+
+
+def _kept(directory: Path, name: str, kind: Any, values: Mapping[str, Any], default: Any = None) -> Any:
+    """A value of `config.json` as it was before JSON made lists of tuples."""
+    if name not in values:
+        return default
+    value = tuple(values[name]) if isinstance(values[name], list) else values[name]
+    if not fits(value, kind):
+        raise Damaged(
+            f"{directory / 'config.json'}: {name} is {value!r}",
+            f"it is of type {kind_name(kind)}",
+            "put back its value",
+        )
+    return value
 
 
 def _train(
@@ -136,23 +158,28 @@ def _train(
     stop: Callable[[], bool], leader: bool,
 ) -> int:  # fmt: skip
     progress, run_id = open_progress(sys.stderr), read_config(directory)["run_id"]
-    prng = str(jax.config.jax_default_prng_impl)
+    prng = str(jax.random.key_impl(jax.random.key(0)))
     identity = Identity(run_id, facts, code_version(), fingerprints(experiment), prng)
     better = _better(experiment)
-    store = open_store(directory, identity, keep=options.keep, better=better)
-    newest = _newest(directory)
-    log = open_log(directory, [stage.steps for stage in experiment.stages], after=newest) if leader else None
-    best: dict[str, float] = {}
+    store, found = open_store(directory, identity, keep=options.keep, better=better), seals(directory)
+    after = (found[0].stage_index, found[0].step) if found else (0, -1)  # what was logged later is logged again
+    log = open_log(directory, [stage.steps for stage in experiment.stages], after=after) if leader else None
+    scores = [seal.score for seal in found if seal.score is not None]
 
     def row(values: Mapping[str, Any]) -> None:
         if log is not None:
             log.write(values)
             if values["kind"] != "train":
-                progress.say(_evaluation_line(values, experiment, best))
+                progress.say(_evaluation_line(values, experiment))
+            chosen = values.get(experiment.select or "")
+            if values["kind"] == "evaluation" and chosen is not None:
+                scores.append(chosen)
 
     def show(stage: Stage, step: int, metrics: Mapping[str, float]) -> None:
         if leader:
-            progress.step(stage.name, step, stage.steps, loss=metrics.get("loss"), batch_size=stage.data.batch_size)
+            best = {"lower": min, "higher": max}[better](scores, default=None)
+            batch_size = stage.data.batch_size
+            progress.step(stage.name, step, stage.steps, loss=metrics.get("loss"), best=best, batch_size=batch_size)
 
     def picture(name: str, stage: str, index: int, step: int, images: Any) -> None:
         if log is not None:
@@ -165,22 +192,28 @@ def _train(
     try:
         outcome = train(experiment, directory, chosen, outlets)
     except BaseException as error:
-        state = {2: "refused", 3: "non-finite", 4: "damaged", 75: "preempted"}.get(getattr(error, "exit_code", 1))
-        write_results(directory, leader, {"state": state or "failed", "message": str(error)})
-        if isinstance(error, GenjaxError) and error.exit_code == 75:
-            progress.close()
-            raise type(error)(*error.lines[:2], f"go on with: genjax resume {directory}") from None
-        raise
-    finally:
         progress.close()
-        store.close()
+        state = {2: "refused", 3: "non-finite", 4: "damaged", 75: "preempted"}.get(getattr(error, "exit_code", 1))
+        ended = {"state": state or "failed", "message": str(error)}
+        _close(store.close, lambda: write_results(directory, leader, ended))
         if log is not None:
-            log.close()
-        if leader:
-            write_report(directory)
-    if leader:
+            _close(log.close, lambda: write_report(directory))
+        if isinstance(error, Preempted):
+            raise Preempted(error.lines[0], error.lines[1], f"go on with: genjax resume {directory}") from None
+        raise
+    progress.close()
+    store.close()
+    if log is not None:
+        log.close()
         _finish(experiment, directory, loaded, options, outcome)
     return 0
+
+
+def _close(*acts: Callable[[], Any]) -> None:
+    """After an error: whatever of this fails too, perhaps for the same reason, must not hide the error."""
+    for act in acts:
+        with contextlib.suppress(Exception):
+            act()
 
 
 def _finish(experiment: Experiment, directory: Path, loaded: Loaded, options: TrainOptions, outcome: Outcome) -> None:
@@ -209,7 +242,7 @@ def _next_steps(directory: Path, loaded: Loaded) -> list[str]:
     return [f"{'next' if number == 0 else '':8} genjax {command}" for number, command in enumerate(commands)]
 
 
-def _evaluation_line(row: Mapping[str, Any], experiment: Experiment, best: dict[str, float]) -> str:
+def _evaluation_line(row: Mapping[str, Any], experiment: Experiment) -> str:
     parts = []
     for name, value in row.items():
         split, _, measure = name.partition("/")
@@ -229,9 +262,14 @@ def _headline(loaded: Loaded, directory: Path, experiment: Experiment, options: 
     )
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that would be another one's: JAX takes its low 32 bits."""
+    if not 0 <= seed < 2**32:
+        raise BadInput(f"--seed {seed}", "allowed: whole numbers from 0 to 4294967295", "larger seeds collide")
+
+
 def _check_options(options: TrainOptions) -> None:
-    if not 0 <= options.seed < 2**32:
-        raise BadInput(f"--seed {options.seed}", "allowed: whole numbers from 0 to 4294967295", "larger seeds collide")
+    check_seed(options.seed)
     if options.precision not in PRECISIONS:
         raise BadInput(f"--precision {options.precision}", f"allowed: {', '.join(PRECISIONS)}")
     check_intervals(options)
@@ -241,55 +279,10 @@ def _check_options(options: TrainOptions) -> None:
         jax.config.update("jax_debug_nans", True)
 
 
-def _directory(loaded: Loaded, options: TrainOptions) -> Path:
-    if options.workdir is None and jax.process_count() > 1:
-        raise BadInput("several processes without --workdir", "all must write to one place", "add --workdir RUN")
-    if options.workdir is None:
-        return Path("runs") / f"{loaded.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    directory = Path(options.workdir)
-    if not NAME.fullmatch(directory.name):
-        raise BadInput(
-            f"--workdir {options.workdir[:120]}",
-            "the last part of its path is the run's name: letters, digits, '.', '_', '-', at most 100",
-            f"for example --workdir runs/{loaded.name}-1",
-        )
-    return directory
-
-
-def settle(
-    directory: Path, loaded: Loaded, config: dict[str, Any], facts: dict[str, Any], options: TrainOptions
-) -> None:
-    """Write what the run is, or refuse what differs from what is written."""
-    run_id = secrets.token_hex(8)
-    if (directory / "config.json").exists():
-        old = read_config(directory)
-        check_same(old["facts"], facts, options.allow_change)
-        run_id = old["run_id"]
-    elif any(path.name != "LOCK" for path in directory.iterdir()):
-        raise BadInput(
-            f"--workdir {directory} holds files, but no config.json",
-            "a new or empty directory, or one that holds a run",
-            "choose another --workdir",
-        )
-    write_whole(directory / "experiment.py", loaded.source)
-    write_whole(directory / "config.json", json.dumps({**config, "facts": facts, "run_id": run_id}, indent=1))
-    write_whole(directory / "environment.json", json.dumps(environment(), indent=1))
-
-
-def _newest(directory: Path) -> tuple[int, int] | None:
-    found = seals(directory)
-    return (found[0].stage_index, found[0].step) if found else None
-
-
-def _better(experiment: Experiment) -> str:
+def _better(experiment: Experiment) -> Literal["lower", "higher"]:
     split, _, measure = (experiment.select or "").partition("/")
-    evaluation = experiment.evaluations.get(split)
-    known = evaluation is not None and measure in evaluation.quantities
-    return evaluation.quantities[measure].better if known else "lower"
-
-
-def _typed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    higher = experiment.select is not None and experiment.evaluations[split].quantities[measure].better == "higher"
+    return "higher" if higher else "lower"
 
 
 def _say(text: str, leader: bool) -> None:

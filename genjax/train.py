@@ -93,7 +93,9 @@ def train(experiment: Experiment, directory: Path, options: Options, outlets: Ou
     check_intervals(options)
     mesh = parallel.mesh(options.devices)
     compiling, busy, updates, examples = 0.0, 0.0, 0, 0
-    state, step, program, index = None, 0, None, _resume_stage(directory)
+    state: Any = None
+    program: Any = None
+    step, index = 0, _resume_stage(directory)
     while index < len(experiment.stages):
         stage = experiment.stages[index]
         with within_memory(f"stage {stage.name!r}", stage.data.batch_size):
@@ -197,12 +199,8 @@ def selected_step(experiment: Experiment, directory: Path) -> int | None:
     sign = 1.0 if experiment.evaluations[split].quantities[measure].better == "lower" else -1.0
     last = len(experiment.stages) - 1
     kept = [seal for seal in seals(directory) if seal.stage_index == last]
-    scored = [
-        (sign * seal.metrics[experiment.select], seal.step)
-        for seal in kept
-        if seal.metrics.get(experiment.select) is not None
-    ]
-    return min(scored)[1] if scored else None
+    measured = [(seal.metrics.get(experiment.select), seal.step) for seal in kept]
+    return min(((sign * value, step) for value, step in measured if value is not None), default=(0.0, None))[1]
 
 
 def _selected(experiment: Experiment, directory: Path, program: Program, state: State, step: int) -> tuple[State, int]:

@@ -14,7 +14,7 @@ ROOMS = (
     *("errors", "types", *MATHEMATICS, "models", "gradient", "averages", "learners"),
     *("data", "roll_call", "hosts", "parallel", "explaining", "compilation", "digest", "checkpoint"),
     *("evaluate", "report"),
-    *("experiment", "kinds", "fields", "arguments", "view", "train", "stopping", "record", "run", "saved"),
+    *("experiment", "kinds", "fields", "arguments", "view", "train", "stopping", "record", "directory", "run", "saved"),
     *("listing", "sweep", "cache", "show", "doctor", "prepare", "cli", "__main__"),
 )
 

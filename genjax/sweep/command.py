@@ -9,11 +9,11 @@ from typing import Literal, NamedTuple
 import jax
 
 from genjax.checkpoint import lock
+from genjax.directory import NAME
 from genjax.errors import BadInput, Preempted
 from genjax.fields import Loaded
 from genjax.listing import read_object
 from genjax.record import configuration
-from genjax.run import NAME
 from genjax.sweep.grid import Grid, Point
 from genjax.sweep.lane_runs import by_lanes
 from genjax.sweep.processes import CODES, OWN, by_processes, without

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax import parallel
+from genjax.directory import settle
 from genjax.errors import BadInput
 from genjax.experiment import Experiment, parameter_count
 from genjax.fields import Loaded
 from genjax.record import result_lines, write_results
 from genjax.report import Log, open_log, write_report
-from genjax.run import TrainOptions, identified, settle
+from genjax.run import TrainOptions, identified
 from genjax.sweep.grid import Grid, Point, described
 from genjax.sweep.lanes import Lanes, check_lanes, compile_lanes, measure_lanes
 from genjax.sweep.ranking import Ended
@@ -103,7 +104,7 @@ def _open(loaded: Loaded, grid: Grid, point: Point, run: Path, experiment: Exper
     if (run / "checkpoints").exists():
         raise BadInput(f"{run} was begun by a process", "lanes have no checkpoints", "leave --vmap out to go on")
     run.mkdir(exist_ok=True)
-    settle(run, loaded, *identified(loaded, point.values, options, experiment), options)
+    settle(run, loaded, *identified(loaded, point.values, options, experiment))
     write_results(run, True, {"state": "running"})
     (run / "metrics.jsonl").unlink(missing_ok=True)
     return open_log(run, [experiment.stages[0].steps])
