@@ -15,7 +15,7 @@ from cloud import CLOUD, grid_of, written
 
 from genjax import cli
 from genjax.errors import BadInput, Preempted
-from genjax.sweep import sweep
+from genjax.sweep import processes, sweep
 from genjax.sweep.grid import described
 from genjax.sweep.processes import by_processes, last_error
 from genjax.sweep.ranking import over_seeds, point_row, ranking_text
@@ -228,6 +228,15 @@ def test_a_request_to_stop_is_passed_on_and_the_rest_is_not_started(cloud, stub,
     assert "of 4 points to go on with" in error.value.lines[0] and error.value.lines[2] == "run the same command again"
     assert not (tmp_path / "seed_4").exists()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_processes_at_a_time_have_cores_of_their_own(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(5)), raising=False)
+    with processes._cores(2) as cores:
+        assert list(cores) == [{0, 2, 4}, {1, 3}]
+    for jobs in (1, 6):  # one process has them all; more processes than cores share them
+        with processes._cores(jobs) as cores:
+            assert not cores
 
 
 def test_the_last_error_of_a_log_is_that_of_its_last_run(tmp_path):
