@@ -5,6 +5,7 @@ A `Likelihood` is three pure functions.  The decoder, of whatever family, return
 level / (levels - 1).  The leading axes of both agree, except that x may lack some: [B, ...] against [k, B, ...].
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -41,7 +42,7 @@ def bernoulli() -> Likelihood:
         name="Bernoulli",
         levels=2,
         multiplier=1,
-        log_prob=lambda out, x: _pixel_sum(distributions.bernoulli_log_prob(_like(x, out), out[..., 0])),
+        log_prob=_pixel_sum(lambda out, x: distributions.bernoulli_log_prob(x, out[..., 0])),
         mean=lambda out: jax.nn.sigmoid(distributions.upcast(out[..., 0])),
         sample=lambda out, key: distributions.sample_bernoulli(out[..., 0], key),
     )
@@ -59,8 +60,7 @@ def categorical(levels: int) -> Likelihood:
     """
 
     def log_prob(out, x):
-        level = jnp.round(_like(x, out) * (levels - 1))
-        return _pixel_sum(distributions.categorical_log_prob(level, out))
+        return distributions.categorical_log_prob(jnp.round(x * (levels - 1)), out)
 
     def mean(out):
         grid = jnp.arange(levels, dtype=jnp.float32) / (levels - 1)
@@ -70,7 +70,7 @@ def categorical(levels: int) -> Likelihood:
         name=f"categorical({levels})",
         levels=_at_least_two(levels),
         multiplier=levels,
-        log_prob=log_prob,
+        log_prob=_pixel_sum(log_prob),
         mean=mean,
         sample=lambda out, key: distributions.sample_categorical(out, key) / jnp.float32(levels - 1),
     )
@@ -95,13 +95,13 @@ def discretized_logistic(levels: int) -> Likelihood:
         return out[..., 0] + 0.5, out[..., 1] - 2.0
 
     def log_prob(out, x):
-        return _pixel_sum(distributions.discretized_logistic_log_prob(_like(x, out), *split(out), levels))
+        return distributions.discretized_logistic_log_prob(x, *split(out), levels)
 
     return Likelihood(
         name=f"discretised logistic({levels})",
         levels=_at_least_two(levels),
         multiplier=2,
-        log_prob=log_prob,
+        log_prob=_pixel_sum(log_prob),
         mean=lambda out: distributions.discretized_logistic_mean(*split(distributions.upcast(out)), levels),
         sample=lambda out, key: distributions.sample_discretized_logistic(
             *split(distributions.upcast(out)), levels, key
@@ -156,13 +156,19 @@ def logit_of_mean(images: np.ndarray, levels: int, least: float = 0.001) -> np.n
     return np.log(mean / (1.0 - mean)).astype(np.float32).reshape(-1)
 
 
-def _like(x: Array, out: Array) -> jax.Array:
-    """x in float32 with the leading axes of params_out."""
-    return jnp.broadcast_to(distributions.upcast(x), out.shape[:-1])
+def _pixel_sum(log_prob: Callable[[Array, Array], jax.Array]) -> Callable[[Array, Array], jax.Array]:
+    """From nats [..., D] of numbers [..., D, m] and pixels [..., D] to nats [...] of params_out and an image.
 
+    Height, width and channels are made one axis first: over a last axis of one channel XLA's CPU backend computes
+    logarithms and exponentials one by one, ten times slower.
+    """
 
-def _pixel_sum(log_probs: jax.Array) -> jax.Array:
-    return jnp.sum(log_probs, axis=(-3, -2, -1))
+    def summed(out: Array, x: Array) -> jax.Array:
+        x = jnp.broadcast_to(distributions.upcast(x), out.shape[:-1])
+        pixels = (*out.shape[:-4], math.prod(out.shape[-4:-1]))
+        return jnp.sum(log_prob(out.reshape(*pixels, out.shape[-1]), x.reshape(pixels)), axis=-1)
+
+    return summed
 
 
 def _at_least_two(levels: int) -> int:
