@@ -33,7 +33,7 @@ from jax.sharding import PartitionSpec as P
 from genjax.types import Array
 
 LANES = 4
-CHUNK = 2**16  # words: what one call digests on the host
+SMALL, CHUNK = 2**10, 2**16  # words: what NumPy digests on the host, and what one compiled call does
 
 
 def finalise(word: Any) -> Any:
@@ -160,11 +160,14 @@ def _lies_on_host(x: Array) -> bool:
 
 def _on_host(x: Array) -> np.ndarray:
     """The same sums by chunks of one size: one compilation for all shapes, where one each would cost 70 ms each."""
-    word, total = _words_on_host(x), np.zeros(LANES, np.uint32)
+    word, total = _words_on_host(x).astype(np.uint32), np.zeros(LANES, np.uint32)
+    if word.size <= SMALL:  # a bias or a counter: dearer to send through a compiled program than to compute
+        position = np.arange(word.size, dtype=np.uint32)
+        return finalise(word ^ (position * B[:, None] + A[:, None])).sum(axis=1, dtype=np.uint32)
     with jax.default_device(_host_device()):
         for start in range(0, word.size, CHUNK):
-            chunk = word[start : start + CHUNK].astype(np.uint32)
-            padded = np.pad(chunk, (0, CHUNK - chunk.size))
+            chunk = word[start : start + CHUNK]
+            padded = chunk if chunk.size == CHUNK else np.pad(chunk, (0, CHUNK - chunk.size))
             total += np.asarray(_chunk_sums(padded, np.uint32(start % 2**32), np.uint32(chunk.size)))
     return total
 

@@ -42,7 +42,7 @@ def test_lanes_are_the_sums_of_the_definition(dtype):
     assert np.asarray(digest.lanes(x)).tolist() == by_hand(x)
 
 
-SHAPES = [(), (0, 3), (7,), (digest.CHUNK + 17,), (2, digest.CHUNK)]
+SHAPES = [(), (0, 3), (7,), (digest.SMALL,), (digest.SMALL + 1,), (digest.CHUNK + 17,), (2, digest.CHUNK)]
 
 
 @pytest.mark.parametrize(("dtype", "shape"), [(d, (3, 4, 5)) for d in DTYPES] + [("float32", s) for s in SHAPES])
