@@ -64,18 +64,29 @@ def settle(
     Raises:
       BadInput: names each fact that differs, with both values.
     """
-    run_id = secrets.token_hex(8)
-    if (directory / "config.json").exists():
-        old = read_config(directory)
-        if places(directory) or read_results(directory).get("state") != "refused":  # else nothing has been trained
-            _check_same(old["facts"], facts, allow)
-            run_id = old["run_id"]
-    else:
-        _check_ours(directory)
-    whole = {**config, "facts": facts, "run_id": run_id}
+    old = check_run(directory, facts, allow)
+    whole = {**config, "facts": facts, "run_id": old["run_id"] if old else secrets.token_hex(8)}
+    if old and loaded.path == directory / "experiment.py":
+        whole["experiment"] = {**config["experiment"], "file": old["experiment"]["file"]}  # not the copy's own path
     write_whole(directory / "config.json", json.dumps(whole, indent=1))  # first: it says whose directory this is
     write_whole(directory / "experiment.py", loaded.source)
     write_whole(directory / "environment.json", json.dumps(environment(), indent=1))
+
+
+def check_run(directory: Path, facts: Mapping[str, Any], allow: Collection[str] = ()) -> dict[str, Any] | None:
+    """The configuration of the run that the directory holds, if it holds one.
+
+    Raises:
+      BadInput: names each fact that differs, with both values; or the directory holds something else.
+    """
+    if not (directory / "config.json").exists():
+        _check_ours(directory)
+        return None
+    old = read_config(directory)
+    if read_results(directory).get("state") == "refused" and not places(directory):
+        return None  # nothing has been trained
+    _check_same(old["facts"], facts, allow)
+    return old
 
 
 def check_allowed(allow: Collection[str], facts: Mapping[str, Any]) -> None:

@@ -84,7 +84,28 @@ def evaluator(evaluation: Evaluation, mesh: Any) -> Callable[[State, Key], dict[
     return run
 
 
+def check_measure(evaluation: Evaluation, state: State) -> None:
+    """Trace a measure that is needed only at the end, so that what is wrong with it shows before training.
+
+    Args:
+      evaluation: what to measure on what.
+      state: abstract: shapes and dtypes.
+
+    Raises:
+      BadInput: the measure does not return [B] numbers, with the names of the quantities.
+    """
+    arrays = {name: np.asarray(value) for name, value in evaluation.split.arrays.items()}
+    size = min(evaluation.batch_size, len(next(iter(arrays.values()))))
+    rows = {name: jax.ShapeDtypeStruct((size, *value.shape[1:]), value.dtype) for name, value in arrays.items()}
+    mask, key = jax.ShapeDtypeStruct((size,), jnp.float32), jax.eval_shape(lambda: jax.random.key(0))
+    jax.eval_shape(_measured(evaluation), jax.eval_shape(averaged_state, state), rows, mask, key)
+
+
 def _compiled(evaluation: Evaluation, mesh: Any) -> Callable[..., Any]:
+    return jax.jit(_measured(evaluation), out_shardings=parallel.replicated(mesh))
+
+
+def _measured(evaluation: Evaluation) -> Callable[..., Any]:
     def one(state: State, rows: Batch, mask: jax.Array, key: Key) -> dict[str, jax.Array]:
         data_key, measure_key = jax.random.split(key)
         batch = evaluation.split.prepare(rows, data_key)
@@ -104,7 +125,7 @@ def _compiled(evaluation: Evaluation, mesh: Any) -> Callable[..., Any]:
             sums[name] = jnp.stack([total, count, spread])
         return sums
 
-    return jax.jit(one, out_shardings=parallel.replicated(mesh))
+    return one
 
 
 def _check_names(measured: Any, evaluation: Evaluation) -> None:
@@ -139,6 +160,8 @@ def _pooled(name: str, batches: np.ndarray) -> Measured:
     total, count, spread = np.asarray(batches, np.float64).T
     rows, mean = count.sum(), total.sum() / count.sum()
     if not np.isfinite(mean):
-        raise NonFinite(f"evaluation: the mean of {name!r} is {mean}", "", "look at the measure on single batches")
+        raise NonFinite(
+            f"{name} is {mean}", "a measure is finite on every example", "look at the measure on single batches"
+        )
     squares = spread.sum() + np.sum(count * (total / count - mean) ** 2)
     return Measured(float(mean), float(np.sqrt(squares / (rows * max(rows - 1, 1)))), int(rows))

@@ -67,7 +67,12 @@ def configuration(loaded: Loaded, values: Mapping[str, Any], options: Mapping[st
         "fields": jsonable(values), "defaults": jsonable(defaults),
     }  # fmt: skip
     kept = {name: value for name, value in options.items() if name not in NOT_KEPT}
-    return {"experiment": experiment, **kept, "source": hashlib.sha256(loaded.source).hexdigest()[:12]}
+    return {"experiment": experiment, **kept, "source": source_digest(loaded)}
+
+
+def source_digest(loaded: Loaded) -> str:
+    """Twelve hexadecimal digits of the experiment file's content."""
+    return hashlib.sha256(loaded.source).hexdigest()[:12]
 
 
 NOT_KEPT = ("workdir", "debug", "allow_change", "coordinator", "processes", "process")

@@ -20,7 +20,7 @@ import jax
 from genjax import hosts, parallel
 from genjax.checkpoint import Identity, lock, open_store, seals
 from genjax.compilation import PRECISIONS
-from genjax.directory import check_allowed, run_directory, settle
+from genjax.directory import check_allowed, check_run, run_directory, settle
 from genjax.errors import BadInput, Damaged, Preempted
 from genjax.experiment import Experiment
 from genjax.fields import Loaded, build, load
@@ -102,11 +102,13 @@ def start_run(loaded: Loaded, values: Mapping[str, Any], options: TrainOptions) 
     check_allowed(options.allow_change, facts)
     with lock(directory) if leader else contextlib.nullcontext():
         if leader:
-            settle(directory, loaded, config, facts, options.allow_change)
+            check_run(directory, facts, options.allow_change)
         hosts.agree(facts)
         if finished(directory, facts):
             _say(f"{directory} is finished: nothing to do", leader)
             return 0
+        if leader:
+            settle(directory, loaded, config, facts, options.allow_change)
         with stop_requests(hosts.stop_signals()) as asked:
             calls = itertools.count()
             stop = lambda: hosts.agree_to_stop(next(calls), asked())

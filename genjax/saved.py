@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +15,11 @@ from genjax.compilation import Keys, stage_keys
 from genjax.errors import BadInput, Damaged
 from genjax.evaluate import Measured, averaged_state, evaluator
 from genjax.experiment import Experiment
+from genjax.explaining import explained
 from genjax.fields import build
-from genjax.record import result_lines, result_text
+from genjax.record import read_config, result_lines, result_text, source_digest
 from genjax.report import draw, save_png
-from genjax.run import resume_arguments
+from genjax.run import check_seed, resume_arguments
 from genjax.train import selected_step
 from genjax.types import State
 
@@ -77,13 +79,18 @@ def open_run(path: str, step: int | None, devices: int | None, seed: int | None)
       Damaged: no checkpoint can be read.
     """
     directory = Path(path)
+    if seed is not None:
+        check_seed(seed)
     loaded, options = resume_arguments(directory)
+    if source_digest(loaded) != read_config(directory)["source"]:
+        print(f"{directory / 'experiment.py'} was edited since the run began", file=sys.stderr)
     experiment = build(loaded, {field.name: field.default for field in loaded.fields})
     mesh, index = parallel.mesh(devices), len(experiment.stages) - 1
     stage = experiment.stages[index]
     keys = stage_keys(options["seed"], index)
-    example = jax.eval_shape(lambda feed, key: stage.data.batch(feed, key, 0), _example(stage), keys.data)
-    shapes = jax.eval_shape(stage.learner.init, keys.init, example)
+    with explained(f"stage {stage.name!r}"):
+        example = jax.eval_shape(lambda feed, key: stage.data.batch(feed, key, 0), _example(stage), keys.data)
+        shapes = jax.eval_shape(stage.learner.init, keys.init, example)
     shardings = parallel.state_shardings(mesh, shapes)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
     step = selected_step(experiment, directory) if step is None else step
@@ -105,12 +112,13 @@ def evaluate_run(path: str, options: EvaluateOptions) -> int:
         raise BadInput(f"the experiment of {path} has no evaluations", "Experiment(evaluations={...}) defines them")
     results: dict[str, Measured] = {}
     for number, (name, evaluation) in enumerate(sorted(run.experiment.evaluations.items())):
-        measured = evaluator(evaluation, run.mesh)(run.state, jax.random.fold_in(run.keys.evaluate, number))
+        with explained(f"evaluation {name!r}"):
+            measured = evaluator(evaluation, run.mesh)(run.state, jax.random.fold_in(run.keys.evaluate, number))
         results |= {f"{name}/{measure}": value for measure, value in measured.items()}
     lines = result_lines(run.experiment, results, run.state, run.step, "float32")
+    print("\n".join(result_text(line) for line in lines))
     with open(Path(path) / "evaluations.jsonl", "a", encoding="utf-8") as file:
         file.writelines(json.dumps({**line, "seed": options.seed}) + "\n" for line in lines)
-    print("\n".join(result_text(line) for line in lines))
     return 0
 
 
@@ -127,7 +135,8 @@ def sample_run(path: str, options: SampleOptions) -> int:
     if run.experiment.sample is None:
         raise BadInput(f"the experiment of {path} defines no sample function", "Experiment(sample=f) defines it")
     sample = jax.jit(run.experiment.sample, static_argnums=2)
-    images = np.asarray(sample(averaged_state(run.state), jax.random.fold_in(run.keys.evaluate, 2**30), options.n))
+    with explained("sample"):
+        images = np.asarray(sample(averaged_state(run.state), jax.random.fold_in(run.keys.evaluate, 2**30), options.n))
     if not np.isfinite(images).all():
         raise Damaged("the samples are not finite", "", "sample an earlier checkpoint with --step")
     if out.suffix == ".png":

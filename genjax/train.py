@@ -107,7 +107,7 @@ def train(experiment: Experiment, directory: Path, options: Options, outlets: Ou
                 index -= 1  # every checkpoint of this stage is damaged: it begins again where the stage before it ended
                 continue
             state, step = (found[0], found[1].step) if found else (_start(stage, program, state), 0)
-            view = open_view(experiment, index, mesh, keys.evaluate, outlets.row, outlets.picture)
+            view = open_view(experiment, index, mesh, keys.evaluate, program.abstract, outlets.row, outlets.picture)
             begun = step
             state, step, seconds = _run_stage(stage, index, program, state, step, options, outlets, view)
             busy, updates = busy + seconds, updates + step - begun

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 
 from genjax import parallel
-from genjax.evaluate import Evaluation, Measured, averaged_state, evaluator
+from genjax.errors import NonFinite
+from genjax.evaluate import Evaluation, Measured, averaged_state, check_measure, evaluator
 from genjax.experiment import Experiment
 from genjax.explaining import explained
 from genjax.types import Key, State
@@ -23,7 +24,7 @@ class View(NamedTuple):
     selects: bool
 
 
-def open_view(experiment: Experiment, index: int, mesh: Any, key: Key, row: Any, picture: Any) -> View:
+def open_view(experiment: Experiment, index: int, mesh: Any, key: Key, abstract: State, row: Any, picture: Any) -> View:
     """The evaluations and pictures of stage `index`; each is compiled when it is first used.
 
     Args:
@@ -31,11 +32,16 @@ def open_view(experiment: Experiment, index: int, mesh: Any, key: Key, row: Any,
       index: of the stage.
       mesh: the devices.
       key: of the evaluations of this stage; the same noise at every step, so that curves compare.
+      abstract: shapes and dtypes of the stage's state.
       row: writes a log row.
       picture: (name, stage, stage index, step, images) writes a picture.
     """
     stage, last = experiment.stages[index], index == len(experiment.stages) - 1
     mine = {n: e for n, e in experiment.evaluations.items() if e.stage == stage.name or (last and e.stage is None)}
+    for name, evaluation in mine.items():
+        if evaluation.final:
+            with explained(f"evaluation {name!r}"):
+                check_measure(evaluation, abstract)
     compiled: dict[str, Callable[..., dict[str, Measured]]] = {}
     about = {"stage": stage.name, "stage_index": index}
     pictures = dict(experiment.pictures)
@@ -44,18 +50,23 @@ def open_view(experiment: Experiment, index: int, mesh: Any, key: Key, row: Any,
         pictures = {"samples": lambda state, key: sample(state, key, SHOWN), **pictures}
     drawn = {name: jax.jit(draw, out_shardings=parallel.replicated(mesh)) for name, draw in pictures.items()}
 
-    def run(name: str, evaluation: Evaluation, state: State) -> dict[str, Measured]:
+    def run(name: str, evaluation: Evaluation, state: State, step: int) -> dict[str, Measured]:
         if name not in compiled:
             compiled[name] = evaluator(evaluation, mesh)
-        with explained(f"evaluation {name}"):
-            measured = compiled[name](state, jax.random.fold_in(key, sorted(experiment.evaluations).index(name)))
+        try:
+            with explained(f"evaluation {name!r}"):
+                measured = compiled[name](state, jax.random.fold_in(key, sorted(experiment.evaluations).index(name)))
+        except NonFinite as error:
+            raise NonFinite(
+                f"stage {stage.name!r}, step {step:,}: {name}/{error.lines[0]}", *error.lines[1:]
+            ) from error
         return {f"{name}/{measure}": value for measure, value in measured.items()}
 
     def measure(state: State, step: int, final: bool = False) -> dict[str, Measured]:
         results: dict[str, Measured] = {}
         for name, evaluation in mine.items():
             if final or not evaluation.final:
-                results |= run(name, evaluation, state)
+                results |= run(name, evaluation, state, step)
         kind = "final" if final else "evaluation"
         errors = {f"{name}_standard_error": value.standard_error for name, value in results.items()}
         if results:
@@ -67,7 +78,7 @@ def open_view(experiment: Experiment, index: int, mesh: Any, key: Key, row: Any,
             return
         seen = averaged_state(state)
         for name, draw in drawn.items():
-            with explained(f"picture {name}"):
+            with explained(f"picture {name!r}"):
                 images = jax.device_get(draw(seen, jax.random.fold_in(key, 2**31)))
             picture(name, stage.name, index, step, images)
 
