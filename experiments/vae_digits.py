@@ -17,12 +17,12 @@ from genjax.distributions import kl_normal_standard, sample_normal
 from genjax.likelihood.iwae import importance_sampling, normal_log_weights
 from genjax.losses.variational import negative_elbo
 from genjax.models.blocks import MLP
-from genjax.models.observation import categorical, check_support
+from genjax.models.observation import check_support, discretized_logistic
 from genjax.models.vae import VAE, DenseDecoder, DenseEncoder
 
 
 def experiment(
-    latents: Count = 10,
+    latents: Count = 16,
     width: Count = 256,
     beta: NonNegative = 1.0,
     learning_rate: Positive = 1e-3,
@@ -31,7 +31,7 @@ def experiment(
     batch_size: Count = 100,
     samples: Count = 1_000,
 ) -> Experiment:
-    """A dense VAE whose decoder gives each pixel a free distribution over its 17 grey levels.
+    """A dense VAE whose decoder gives each pixel a logistic distribution, rounded to its 17 grey levels.
 
     Args:
       latents: dimensions of z.
@@ -43,7 +43,7 @@ def experiment(
       batch_size: digits in a batch.
       samples: importance samples of the final estimate.
     """
-    data, likelihood = digits(), categorical(17)
+    data, likelihood = digits(), discretized_logistic(17)
     check_support(data, likelihood)
     hidden = lambda: MLP((width, width), nn.relu)
     model = VAE(DenseEncoder(latents, hidden()), DenseDecoder((8, 8, 1), likelihood.multiplier, hidden()))
