@@ -7,10 +7,12 @@ import subprocess
 import sys
 import textwrap
 import time
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from packaging.requirements import Requirement
 
 from genjax import cli, doctor
 from genjax.listing import header, is_locked
@@ -234,7 +236,7 @@ def test_show_of_a_run_marks_what_differs_from_the_file(here, capsys):
     loaded = load("experiments/linear.py")
     values = {"units": 4, "steps": 50, "batch_size": 128}
     config = configuration(loaded, values, {"precision": "float32", "parallel": "jit", "devices": None, "seed": 3})
-    run_directory(here / "one", config=config)
+    run_directory(here / "one", config={**config, "facts": {}, "run_id": "one"})
     (here / "one" / "experiment.py").write_text(LINEAR.lstrip())
     text = said(capsys, "show", "one")
     assert ["units", "4", "default", "32", "of", "the", "map."] in [line.split() for line in text.splitlines()]
@@ -324,6 +326,11 @@ def test_another_copy_in_front_is_found(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     (finding,) = doctor.import_name()
     assert (finding.level, finding.remedy) == ("fail", f"remove {tmp_path} from PYTHONPATH")
+
+
+def test_the_doctor_asks_for_what_the_library_depends_on():
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    assert {Requirement(line).name for line in project["dependencies"]} | {"jaxlib"} == set(doctor.REQUIRED)
 
 
 def test_a_missing_package_fails(monkeypatch):
