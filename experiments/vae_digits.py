@@ -76,8 +76,9 @@ def experiment(
         images = jnp.asarray(data.validation.arrays["image"][:32] / 16, jnp.float32)
         return jnp.stack([images, likelihood.mean(model.apply(state.params, images))])
 
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, steps // 50, max(steps, 1))
-    tx = optax.chain(optax.clip_by_global_norm(100.0), optax.adam(schedule), ema(average))
+    shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, steps // 50, max(steps, 1))
+    adam = optax.adam(lambda step: learning_rate * shape(step))  # a product, so that `sweep --vmap` can vary it
+    tx = optax.chain(optax.clip_by_global_norm(100.0), adam, ema(average))
     learner = minimize(loss, tx, lambda key, batch: model.init(key, batch["image"]))
     upper = Quantity("upper bound of -log p(x)")
     parts = {"neg_elbo": upper, "rate": Quantity("exact KL"), "distortion": Quantity("estimate")}

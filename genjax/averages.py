@@ -43,7 +43,7 @@ def ema(decay: float) -> optax.GradientTransformation:
       >>> round(float(averaged(jnp.array(2.0), state)), 4)  # (0.5 * 1 + 1 * 2) / 1.5
       1.6667
     """
-    if not 0 <= decay < 1:
+    if isinstance(decay, int | float) and not 0 <= decay < 1:  # a traced decay was checked before it was traced
         raise BadInput(f"ema: decay = {decay}", "allowed: 0 <= decay < 1", "0.999 averages over about 1,000 steps")
 
     def init(params: Params) -> EmaState:

@@ -1,5 +1,6 @@
 """Learners: every one keeps the contract, and the arithmetic of each is that of a few lines of NumPy."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,6 +95,7 @@ def test_one_trace_and_a_stable_state(learner):
     for _ in range(3):
         state, _ = update(state, BATCH, KEY)
     assert sum(traces) == 1
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, learner.init(KEY, BATCH))
     assert jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state) == kinds
 
 
