@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from genjax.arguments import parse
 
 REQUIRED = (
-    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "array_record", "numpy"),
+    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "array_record", "chex", "numpy"),
     *("tyro", "pillow", "tensorboardX", "scikit-learn"),
 )
 LITTLE, FULL = 5e9, 2e8  # free bytes: a warning, a failure

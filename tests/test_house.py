@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import genjax
+from genjax import doctor
 
 ROOT = Path(__file__).parent.parent
 
@@ -181,6 +182,12 @@ def test_every_dependency_is_used_and_every_import_declared():
     used = distributions(("genjax/", "experiments/"))
     assert used - declared - optional == set(), "imported, not declared in pyproject.toml"
     assert (declared | optional) - used - {"array-record"} == set(), "declared, imported nowhere"  # TFDS imports it
+
+
+def test_the_doctor_looks_for_every_dependency():
+    declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    assert {canonicalize_name(name) for name in doctor.REQUIRED} >= declared
+    assert {canonicalize_name(name) for name in doctor.REQUIRED} - declared <= {"jaxlib"}  # JAX brings it
 
 
 def test_every_dependency_has_its_reason():

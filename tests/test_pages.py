@@ -17,6 +17,8 @@ from typing import NamedTuple
 import pytest
 from test_house import ROOT, tracked
 
+from genjax.cli import main
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MAIN = "import sys; from genjax.cli import main; sys.exit(main())"
@@ -95,6 +97,17 @@ def test_the_main_job_is_the_first_command():
         *("&& .venv/bin/genjax train experiments/vae_digits.py").split(),
     ]
     assert gate.text.split() == ["bash", ".ci/run"]
+
+
+def test_the_overview_is_what_the_command_prints(capsys):
+    main(["--help"])
+    printed = capsys.readouterr().out
+    assert printed in [block.text for block in blocks(README)]
+    assert all(
+        f"genjax {name}" in printed
+        for block in blocks(README)
+        for name in re.findall(r"^genjax (\w+)", block.text, re.M)
+    )
 
 
 def test_there_is_a_notebook():
