@@ -7,6 +7,7 @@ import difflib
 import importlib.util
 import inspect
 import math
+import os
 import re
 import sys
 import traceback
@@ -159,16 +160,17 @@ def build(loaded: Loaded, values: Mapping[str, Any]) -> Any:
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
-        what = "a run directory" if (path / "config.json").exists() else "a directory"
-        next_step = f"genjax resume {path}" if what == "a run directory" else "name a file in it"
+    if os.path.isdir(path):
+        run = next((place for place in (path, *path.absolute().parents) if (place / "config.json").exists()), None)
+        what = "a directory" if run is None else "a run directory" if run == path else f"a part of the run {run}"
+        next_step = f"genjax resume {run}" if run else "name a file in it"
         raise BadInput(f"{path} is {what}, not an experiment file", "an experiment is one Python file", next_step)
-    if not path.exists():
-        folder = path.parent if path.parent.is_dir() else Path("experiments")
+    if not os.path.exists(path):
+        folder = path.parent if os.path.isdir(path.parent) else Path("experiments")
         names = sorted(str(p) for p in folder.glob("*.py")) if folder.is_dir() else []
         near = difflib.get_close_matches(str(path), names, 3, 0.4)
         raise BadInput(
-            f"experiment file {path} does not exist",
+            f"experiment file {str(path)[:200]} does not exist",
             f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(names[:5]) or 'no .py files there'}",
             "genjax list shows the experiments of a folder",
         )

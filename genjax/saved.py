@@ -20,7 +20,7 @@ from genjax.fields import build
 from genjax.record import read_config, result_lines, result_text, source_digest
 from genjax.report import draw, save_png
 from genjax.run import check_seed, resume_arguments
-from genjax.train import selected_step
+from genjax.train import restore_selected
 from genjax.types import State
 
 
@@ -93,8 +93,10 @@ def open_run(path: str, step: int | None, devices: int | None, seed: int | None)
         shapes = jax.eval_shape(stage.learner.init, keys.init, example)
     shardings = parallel.state_shardings(mesh, shapes)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
-    step = selected_step(experiment, directory) if step is None else step
-    found = restore(directory, abstract, step=step, stage_index=index)
+    found = restore_selected(experiment, directory, abstract) if step is None else None
+    if found is None:
+        newest = restore(directory, abstract, step=step, stage_index=index)
+        found = (newest[0], newest[1].step) if newest else None
     if found is None:
         raise BadInput(
             f"{directory} has no checkpoint of its last stage {stage.name!r} yet",
@@ -102,7 +104,7 @@ def open_run(path: str, step: int | None, devices: int | None, seed: int | None)
             f"genjax resume {directory}",
         )
     keys = stage_keys(options["seed"] if seed is None else seed, index)
-    return Opened(experiment, found[0], found[1].step, mesh, keys, options["precision"])
+    return Opened(experiment, *found, mesh, keys, options["precision"])
 
 
 def evaluate_run(path: str, options: EvaluateOptions) -> int:

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import numpy as np
 
 from genjax import parallel
 from genjax.checkpoint import Store, restore, seals
 from genjax.compilation import Program, Totals, compile_stage, stage_keys
-from genjax.errors import BadInput, NonFinite, Preempted
+from genjax.errors import BadInput, Damaged, NonFinite, Preempted
 from genjax.evaluate import Measured, averaged_state
 from genjax.experiment import Experiment, check_experiment, parameter_count
 from genjax.explaining import explained, within_memory
@@ -113,7 +114,7 @@ def train(experiment: Experiment, directory: Path, options: Options, outlets: Ou
             busy, updates = busy + seconds, updates + step - begun
             examples += (step - begun) * stage.data.batch_size
             index += 1
-    state, step = _selected(experiment, directory, program, state, step)
+    state, step = restore_selected(experiment, directory, program.abstract, have=step) or (state, step)
     results = view.measure(state, step, final=True)
     view.look(state, step)
     size = parameter_count(averaged_state(state).params)
@@ -203,12 +204,29 @@ def selected_step(experiment: Experiment, directory: Path) -> int | None:
     return min(((sign * value, step) for value, step in measured if value is not None), default=(0.0, None))[1]
 
 
-def _selected(experiment: Experiment, directory: Path, program: Program, state: State, step: int) -> tuple[State, int]:
-    best = selected_step(experiment, directory)
-    if best is None or best == step:
-        return state, step
-    found = restore(directory, program.abstract, step=best, stage_index=len(experiment.stages) - 1)
-    return (found[0], best) if found else (state, step)
+def restore_selected(
+    experiment: Experiment, directory: Path, abstract: State, have: int | None = None
+) -> tuple[State, int] | None:
+    """The best checkpoint by `experiment.select` that is sound.
+
+    Args:
+      experiment, directory: of the run.
+      abstract: shapes, dtypes and shardings of the last stage's state.
+      have: the step of a state that need not be read.
+
+    Returns:
+      (state, step).  None: nothing selects, no kept checkpoint is sound, or the best is the step `have`.
+    """
+    for _ in seals(directory):
+        step = selected_step(experiment, directory)
+        if step is None or step == have:
+            return None
+        try:
+            found = restore(directory, abstract, step=step, stage_index=len(experiment.stages) - 1)
+            return (found[0], step) if found else None
+        except Damaged:
+            continue  # it is in quarantine now: the next best
+    return None
 
 
 def _start(stage: Stage, program: Program, previous: State | None) -> State:
@@ -218,9 +236,14 @@ def _start(stage: Stage, program: Program, previous: State | None) -> State:
     shardings = jax.tree.map(lambda leaf: leaf.sharding, program.abstract)
     with explained(f"stage {stage.name!r}, inherit"):
         state = jax.jit(stage.inherit, out_shardings=shardings)(previous, fresh)
-    wrong = jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, program.abstract)
-    if not all(jax.tree.leaves(wrong)):
-        raise BadInput(f"stage {stage.name!r}: inherit changes shapes or dtypes", "start from the fresh state")
+    try:
+        chex.assert_trees_all_equal_shapes_and_dtypes(state, program.abstract)
+    except AssertionError as error:
+        raise BadInput(
+            f"stage {stage.name!r}: inherit returned a state of another structure, shape or dtype",
+            "inherit(previous, fresh) returns `fresh` with some of its arrays replaced",
+            "start from `fresh` and copy in what survives, by name",
+        ) from error
     return state
 
 
