@@ -73,6 +73,15 @@ def start(
         heartbeat_timeout_seconds=HEARTBEAT,
         shutdown_timeout_seconds=SHUTDOWN,
     )
+    meet("start")  # connections between CPUs must be made within 30 s of each other: now all are here
+
+
+def meet(name: str) -> None:
+    """Wait until all processes are at the meeting of this name; nothing happens where there is only one."""
+    from jax.experimental.multihost_utils import sync_global_devices
+
+    if jax.process_count() > 1:
+        sync_global_devices(name)
 
 
 def _find_place(coordinator: str | None, processes: int | None, process: int | None) -> Place | None:

@@ -17,6 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from genjax.errors import BadInput
+from genjax.hosts import meet
 
 AXIS = "data"
 How = Literal["jit", "pmap"]
@@ -39,15 +40,23 @@ def mesh(devices: int | None = None) -> Mesh:
     >>> dict(mesh(1).shape)
     {'data': 1}
     """
-    found = _devices()
-    hosts, kind = jax.process_count(), found[0].platform
+    found, hosts = _devices(), jax.process_count()
     count = len(found) if devices is None else devices
+    _check_count(count, found, hosts)
+    each = [[device for device in found if device.process_index == host][: count // hosts] for host in range(hosts)]
+    chosen = Mesh(np.array(sum(each, [])), (AXIS,), axis_types=(AxisType.Auto,))
+    if hosts > 1:
+        _connect(chosen)
+    return chosen
+
+
+def _check_count(count: int, found: list[jax.Device], hosts: int) -> None:
     if not 1 <= count <= len(found):
-        imitate = f", or set JAX_NUM_CPU_DEVICES={count} to imitate them" if kind == "cpu" and count > 1 else ""
+        cpu = found[0].platform == "cpu" and count > 1
         raise BadInput(
             f"devices={count} asked for",
-            f"1 to {len(found)}: there {'is' if len(found) == 1 else 'are'} {len(found)} of kind {kind}",
-            f"leave --devices out to use all{imitate}",
+            f"1 to {len(found)}: there {'is' if len(found) == 1 else 'are'} {len(found)} of kind {found[0].platform}",
+            f"leave --devices out to use all{f', or set JAX_NUM_CPU_DEVICES={count} to imitate them' if cpu else ''}",
         )
     if count % hosts:
         raise BadInput(
@@ -55,15 +64,21 @@ def mesh(devices: int | None = None) -> Mesh:
             f"a multiple of {hosts}: every process uses as many",
             f"use --devices {count - count % hosts or hosts}",
         )
-    chosen = [d for p in range(hosts) for d in [d for d in found if d.process_index == p][: count // hosts]]
-    if len(chosen) != count:
-        sizes = [sum(d.process_index == p for d in found) for p in range(hosts)]
+    sizes = [sum(device.process_index == host for device in found) for host in range(hosts)]
+    if min(sizes) < count // hosts:
         raise BadInput(
             f"devices={count} asked for, but the {hosts} processes have {sizes}",
             "an equal number of every process's",
             f"use --devices {min(sizes) * hosts}",
         )
-    return Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def _connect(mesh: Mesh) -> None:
+    """Connect the devices now.  XLA lets CPUs wait 30 s for each other at their first common operation only, and one
+    process may load what another compiles for minutes: it keeps compiled programs for the first process alone."""
+    meet("mesh")
+    rows = feed(mesh, np.zeros((len(mesh.local_devices), 1), np.float32))
+    jax.block_until_ready(jax.jit(lambda rows: rows.sum(), out_shardings=replicated(mesh))(rows))
 
 
 def _devices() -> list[jax.Device]:

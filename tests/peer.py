@@ -78,6 +78,19 @@ def together() -> None:
     hosts.exit_all(0)
 
 
+def apart(seconds: str) -> None:
+    """Process 1 compiles for longer than XLA lets CPUs wait for their first common operation."""
+    join()
+    mesh = parallel.mesh()
+    if jax.process_index() == 1:
+        time.sleep(float(seconds))
+    rows = parallel.feed(mesh, np.full((jax.local_device_count(), 1), jax.process_index() + 1.0, np.float32))
+    mean = jax.jit(jnp.mean, out_shardings=parallel.replicated(mesh))(rows)
+    refusal = refused(hosts.agree, "same")
+    say(mean=float(mean), refusal=refusal)
+    hosts.exit_all(0)
+
+
 def stopping(how: str) -> None:
     """Process 1 alone is asked to stop; all leave at the same call with the code of a preempted run."""
     join()
@@ -124,4 +137,6 @@ def unjoined(timeout: str) -> None:
 
 
 if __name__ == "__main__":
-    {check.__name__: check for check in (joined, together, stopping, dying, unjoined)}[sys.argv[1]](*sys.argv[2:])
+    {check.__name__: check for check in (joined, together, apart, stopping, dying, unjoined)}[sys.argv[1]](
+        *sys.argv[2:]
+    )

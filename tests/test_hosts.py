@@ -279,6 +279,13 @@ def test_two_processes_train_as_one():
 
 
 @pytest.mark.slow
+def test_one_compiles_for_longer_than_the_others_wait():
+    ends = finish(launch("apart", "34", environments=numbered()))
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert [said for _, said, _ in ends] == [{"mean": 1.5, "refusal": ""}] * 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT"])
 def test_one_is_asked_and_both_stop_at_the_same_call(how):
     ends = finish(launch("stopping", how, environments=numbered()))
