@@ -44,7 +44,7 @@ def mesh(devices: int | None = None) -> Mesh:
     count = len(found) if devices is None else devices
     _check_count(count, found, hosts)
     each = [[device for device in found if device.process_index == host][: count // hosts] for host in range(hosts)]
-    chosen = Mesh(np.array(sum(each, [])), (AXIS,), axis_types=(AxisType.Auto,))
+    chosen = Mesh(np.array(each).flatten(), (AXIS,), axis_types=(AxisType.Auto,))
     if hosts > 1:
         _connect(chosen)
     return chosen
