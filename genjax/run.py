@@ -109,6 +109,7 @@ def start_run(loaded: Loaded, values: Mapping[str, Any], options: TrainOptions) 
             return 0
         if leader:
             settle(directory, loaded, config, facts, options.allow_change)
+        hosts.meet("settled")  # the others read what the leader has written
         with stop_requests(hosts.stop_signals()) as asked:
             calls = itertools.count()
             stop = lambda: hosts.agree_to_stop(next(calls), asked())
