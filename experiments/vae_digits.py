@@ -66,7 +66,9 @@ def experiment(
         return {**bound(state, batch, key), "neg_iwae": -importance_sampling(weights, key, samples, chunk=100).bound}
 
     def sample(state, key, n):
-        return likelihood.sample(model.apply(state.params, jax.random.normal(key, (n, latents)), method="decode"), key)
+        code_key, pixel_key = jax.random.split(key)
+        z = jax.random.normal(code_key, (n, latents))
+        return likelihood.sample(model.apply(state.params, z, method="decode"), pixel_key)
 
     def means(state, key):
         z = jax.random.normal(key, (64, latents))
