@@ -84,9 +84,9 @@ def _connect(mesh: Mesh) -> None:
 def _devices() -> list[jax.Device]:
     try:
         return jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # the second: the plugin of that kind is not installed
         raise BadInput(
-            f"no device of the asked kind: {str(error).splitlines()[0]}",
+            f"no device of the asked kind: {(str(error).splitlines() or ['JAX knows none'])[0]}",
             f"JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS')!r}",
             "unset JAX_PLATFORMS, or install the JAX build of that device; see genjax doctor",
         ) from error

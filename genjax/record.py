@@ -169,7 +169,6 @@ def result_lines(
 
 def result_text(line: Mapping[str, Any]) -> str:
     """One result as a line that says what kind of number it is."""
-    return (
-        f"{line['name']} {line['value']:.4g} ± {line['standard_error']:.2g} {line['unit']} ({line['kind']}; "
-        f"{line['data']}, N={line['count']:,}, {line['weights']}, {line['precision']}, step {line['step']:,})"
-    )
+    told = (line["data"], f"N={line['count']:,}", line["weights"], line["precision"], f"step {line['step']:,}")
+    value = f"{line['value']:.4g} ± {line['standard_error']:.2g} {line['unit']}"
+    return f"{line['name']} {value} ({line['kind']}; {', '.join(filter(None, told))})"

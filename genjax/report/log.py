@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genjax.errors import BadInput, Damaged
+from genjax.report.events import open_events
 from genjax.report.files import write_whole
 from genjax.report.pictures import save_png
 
@@ -59,29 +60,29 @@ def open_log(directory: str | Path, stage_steps: Sequence[int], after: tuple[int
     if after is not None:
         truncate_after(directory, *after)
     file = _at_edge(lambda: open(directory / "metrics.jsonl", "ab", buffering=0), directory / "metrics.jsonl")
-    board = _open_board(directory / "tensorboard", None if after is None else starts[after[0]] + after[1] + 1)
+    board = open_events(directory / "tensorboard", None if after is None else starts[after[0]] + after[1] + 1)
 
     def write(row: Mapping[str, Any]) -> None:
         row = {"time": round(time.time(), 3)} | {name: _plain(name, value) for name, value in row.items()}
         row = {name: row[name] for name in ROW} | row  # the same order in every line
         line = json.dumps({name: _writable(value) for name, value in row.items()}, allow_nan=False) + "\n"
         _at_edge(lambda: _write_all(file, line.encode()), directory / "metrics.jsonl")
+        values = {name: value for name, value in row.items() if name not in ROW and isinstance(value, int | float)}
+        tags = {name if "/" in name else f"{row['kind']}/{name}": v for name, v in values.items() if math.isfinite(v)}
         step = starts[row["stage_index"]] + row["step"]
-        for name, value in row.items():
-            if name not in ROW and isinstance(value, int | float) and math.isfinite(value):
-                board().add_scalar(name if "/" in name else f"{row['kind']}/{name}", value, step)
+        _at_edge(lambda: board.scalars(step, tags), directory / "tensorboard")
 
     def picture(name: str, stage: str, stage_index: int, step: int, pixels: np.ndarray) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._]{0,63}", name):
             raise BadInput(f"picture name {name!r}", "letters, digits, '.' and '_', at most 64", "rename the picture")
         (directory / "pictures").mkdir(exist_ok=True)
         path = directory / "pictures" / f"{name}-{stage_index:02d}-{step:09d}.png"
-        board().add_image(name, pixels, starts[stage_index] + step, dataformats="HWC")
+        _at_edge(lambda: board.image(starts[stage_index] + step, name, pixels), directory / "tensorboard")
         return save_png(path, pixels, {"name": name, "stage": stage, "stage_index": stage_index, "step": step})
 
     def close() -> None:
         file.close()
-        board(close=True)
+        _at_edge(board.close, directory / "tensorboard")
 
     return Log(write, picture, close)
 
@@ -108,7 +109,9 @@ def read_log(directory: str | Path) -> list[dict[str, Any]]:
 
 
 def truncate_after(directory: str | Path, stage_index: int, step: int) -> None:
-    """Drops the rows that come after a step of a stage; the rows kept stay as they are, byte for byte.
+    """Drops the rows that come after a step of a stage, and final ones: the run that goes on ends later.
+
+    The rows kept stay as they are, byte for byte.
 
     Args:
       directory: the run directory.
@@ -120,25 +123,12 @@ def truncate_after(directory: str | Path, stage_index: int, step: int) -> None:
     path = Path(directory) / "metrics.jsonl"
     lines = _lines(path)
     rows = [_parse(line) for line in lines]
-    kept = [r is None or (r.get("stage_index", 0), r.get("step", 0)) <= (stage_index, step) for r in rows]
+    ends = (stage_index, step)
+    kept = [
+        r is None or ((r.get("stage_index", 0), r.get("step", 0)) <= ends and r.get("kind") != "final") for r in rows
+    ]
     if not all(kept):
         write_whole(path, b"".join(line + b"\n" for line, keep in zip(lines, kept, strict=True) if keep))
-
-
-def _open_board(directory: Path, purge_step: int | None) -> Callable[..., Any]:
-    """TensorBoard's writer, opened by the first event: its import takes a moment that starting up need not wait for."""
-    opened: list[Any] = []
-
-    def board(close: bool = False) -> Any:
-        if close:
-            return opened and opened[0].close()
-        if not opened:
-            from tensorboardX import SummaryWriter
-
-            opened.append(SummaryWriter(str(directory), purge_step=purge_step, flush_secs=10))
-        return opened[0]
-
-    return board
 
 
 def _repair(path: Path) -> None:
