@@ -172,3 +172,14 @@ def result_text(line: Mapping[str, Any]) -> str:
     told = (line["data"], f"N={line['count']:,}", line["weights"], line["precision"], f"step {line['step']:,}")
     value = f"{line['value']:.4g} ± {line['standard_error']:.2g} {line['unit']}"
     return f"{line['name']} {value} ({line['kind']}; {', '.join(filter(None, told))})"
+
+
+def evaluation_line(row: Mapping[str, Any], experiment: Experiment) -> str:
+    """What an evaluation measured, on one line of the terminal."""
+    parts = []
+    for name, value in row.items():
+        split, _, measure = name.partition("/")
+        evaluation = experiment.evaluations.get(split)
+        if evaluation is not None and measure in evaluation.quantities:
+            parts.append(f"{name} {value:.4g}")
+    return f"{row['stage']} step {row['step']:,}: " + "  ".join(parts)

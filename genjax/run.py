@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import sys
 import typing
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 
 from genjax import hosts, parallel
-from genjax.checkpoint import Identity, lock, open_store, seals
+from genjax.checkpoint import Identity, Seal, lock, open_store, seals
 from genjax.compilation import PRECISIONS
 from genjax.directory import check_allowed, check_run, run_directory, settle
 from genjax.errors import BadInput, Damaged, Preempted
@@ -28,6 +29,7 @@ from genjax.kinds import fits, kind_name
 from genjax.record import (
     code_version,
     configuration,
+    evaluation_line,
     facts_of,
     fingerprints,
     finished,
@@ -53,7 +55,7 @@ class TrainOptions(NamedTuple):
     devices: int | None = None
     """How many devices to use; default: all."""
     checkpoint_every: int | None = None
-    """Updates between checkpoints; default: a tenth of the stage, at most 5,000."""
+    """Updates between checkpoints; default: a fifth of the stage, at most 5,000."""
     log_every: int | None = None
     """Updates between log lines; default: a hundredth of the stage, at most 1,000."""
     evaluate_every: int | None = None
@@ -173,12 +175,20 @@ def _train(
         if log is not None:
             log.write(values)
             if values["kind"] != "train":
-                progress.say(_evaluation_line(values, experiment))
+                progress.say(evaluation_line(values, experiment))
             chosen = values.get(experiment.select or "")
             if values["kind"] == "evaluation" and chosen is not None:
                 scores.append(chosen)
 
+    sealed: deque[Seal] = deque()  # filled by the commit thread, told by this one
+
+    def tell_saved() -> None:
+        while leader and sealed:
+            seal = sealed.popleft()
+            progress.say(f"{seal.stage} step {seal.step:,}: saved")
+
     def show(stage: Stage, step: int, metrics: Mapping[str, float]) -> None:
+        tell_saved()
         if leader:
             best = {"lower": min, "higher": max}[better](scores, default=None)
             batch_size = stage.data.batch_size
@@ -188,13 +198,14 @@ def _train(
         if log is not None:
             log.picture(name, stage, index, step, draw(images))
 
-    outlets = Outlets(row, picture, show, store, stop)
+    outlets = Outlets(row, picture, show, store, sealed.append, stop)
     chosen = Options(*(getattr(options, name) for name in Options._fields))
     _say(_headline(loaded, directory, experiment, options), leader)
     write_results(directory, leader, {"state": "running"})
     try:
         outcome = train(experiment, directory, chosen, outlets)
     except BaseException as error:
+        tell_saved()
         progress.close()
         state = {2: "refused", 3: "non-finite", 4: "damaged", 75: "preempted"}.get(getattr(error, "exit_code", 1))
         ended = {"state": state or "failed", "message": str(error)}
@@ -204,6 +215,7 @@ def _train(
         if isinstance(error, Preempted):
             raise Preempted(error.lines[0], error.lines[1], f"go on with: genjax resume {directory}") from None
         raise
+    tell_saved()
     progress.close()
     store.close()
     if log is not None:
@@ -243,16 +255,6 @@ def _next_steps(directory: Path, loaded: Loaded) -> list[str]:
     if "learning_rate" in fields:
         commands.append(f"sweep {loaded.path} learning_rate=3e-4,1e-3,3e-3 seed=0:3")
     return [f"{'next' if number == 0 else '':8} genjax {command}" for number, command in enumerate(commands)]
-
-
-def _evaluation_line(row: Mapping[str, Any], experiment: Experiment) -> str:
-    parts = []
-    for name, value in row.items():
-        split, _, measure = name.partition("/")
-        evaluation = experiment.evaluations.get(split)
-        if evaluation is not None and measure in evaluation.quantities:
-            parts.append(f"{name} {value:.4g}")
-    return f"{row['stage']} step {row['step']:,}: " + "  ".join(parts)
 
 
 def _headline(loaded: Loaded, directory: Path, experiment: Experiment, options: TrainOptions) -> str:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from genjax import parallel
-from genjax.checkpoint import Store, restore, seals
+from genjax.checkpoint import Seal, Store, restore, seals
 from genjax.compilation import Program, Totals, compile_stage, stage_keys
 from genjax.errors import BadInput, Damaged, NonFinite, Preempted
 from genjax.evaluate import Measured, averaged_state
@@ -34,7 +34,7 @@ class Options(NamedTuple):
 
     seed: int = 0
     devices: int | None = None
-    checkpoint_every: int | None = None  # a tenth of the stage, at most 5,000
+    checkpoint_every: int | None = None  # a fifth of the stage, at most 5,000
     log_every: int | None = None  # a hundredth of the stage, at most 1,000
     evaluate_every: int | None = None  # a tenth of the stage
     precision: str = "float32"
@@ -48,6 +48,7 @@ class Outlets(NamedTuple):
     picture: Callable[[str, str, int, int, np.ndarray], Any]  # (name, stage, stage index, step, images)
     progress: Callable[[Stage, int, Mapping[str, float]], None]  # (stage, step, mean metrics)
     store: Store
+    saved: Callable[[Seal], None]  # called after a seal, in the commit thread
     stop: Callable[[], bool]  # asked to stop? called once a compiled call, answered alike by all processes
 
 
@@ -157,7 +158,7 @@ def _run_stage(
             metrics = {name: value.value for name, value in measured.items()}
             outlets.store.save(
                 state, stage=stage.name, stage_index=index, step=step, metrics=metrics, score=view.score(metrics),
-                final=done,
+                final=done, on_saved=outlets.saved,
             )  # fmt: skip
         if looking or saving:
             clock = time.perf_counter()
@@ -256,7 +257,7 @@ def _resume_stage(directory: Path) -> int:
 def _intervals(stage: Stage, options: Options) -> tuple[int, int, int]:
     tenth = max(1, stage.steps // 10)
     return (
-        options.checkpoint_every or min(tenth, 5000),
+        options.checkpoint_every or min(max(1, stage.steps // 5), 5000),
         options.log_every or min(max(1, stage.steps // 100), 1000),
         options.evaluate_every or tenth,
     )

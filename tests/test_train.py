@@ -29,7 +29,7 @@ class Recorder:
 
     def __init__(self, directory, stop_after=None):
         directory.mkdir(exist_ok=True)
-        self.rows, self.calls, self.stop_after = [], 0, stop_after
+        self.rows, self.sealed, self.calls, self.stop_after = [], [], 0, stop_after
         identity = Identity("run", {}, "code", "data", "threefry")
         self.store = open_store(directory, identity, keep=100)
 
@@ -38,7 +38,9 @@ class Recorder:
         return self.stop_after is not None and self.calls >= self.stop_after
 
     def outlets(self):
-        return Outlets(self.rows.append, lambda *args: None, lambda *args: None, self.store, self.stop)
+        return Outlets(
+            self.rows.append, lambda *args: None, lambda *args: None, self.store, self.sealed.append, self.stop
+        )
 
 
 def go(experiment, directory, options=EVERY, stop_after=None):
