@@ -138,13 +138,19 @@ def place(tree: Any, shardings: Any) -> Any:
       shardings: one sharding, or a pytree of them.
 
     Returns:
-      The same values on the mesh, in buffers of their own: donating them later leaves the arguments alone.
+      The same values on the mesh: donating them later leaves the arguments alone.
     """
     if jax.process_count() == 1:
-        return jax.device_put(tree, shardings, may_alias=False)
+        return jax.device_put(jax.tree.map(_own, tree), shardings)
     if isinstance(shardings, NamedSharding):
         return jax.tree.map(partial(_place_global, sharding=shardings), tree)
     return jax.tree.map(_place_global, tree, shardings)
+
+
+def _own(array: Any) -> Any:
+    """A copy where it lies: from one device to several, `device_put` shares the buffer even when told not to.  Memory
+    of NumPy may be shared: a donated array leaves it as it is."""
+    return jax.device_put(array, array.sharding, may_alias=False) if isinstance(array, jax.Array) else array
 
 
 def _place_global(array: Any, sharding: NamedSharding) -> jax.Array:

@@ -205,14 +205,18 @@ def state_is_donated() -> None:
 
 
 def place_makes_its_own_buffers() -> None:
-    mesh = parallel.mesh(8)
-    mine = jax.device_put(toy_state(), parallel.replicated(mesh))
-    host = toy_rows()["x"]
-    copy, rows = parallel.place((mine, host), parallel.replicated(mesh))
-    jax.jit(lambda s, r: jax.tree.map(lambda x: x + 1, (s, r)), donate_argnums=(0, 1))(copy, rows)
-    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(mine))
-    assert distance(host, toy_rows()["x"]) == 0
-    key = parallel.place(jax.random.key(3), parallel.replicated(mesh))
+    """What was placed is donated; what it was placed from is alive and unchanged, wherever it lay."""
+    add = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
+    for devices in (1, 4, 8):
+        for target in (parallel.replicated(parallel.mesh(devices)), parallel.batch_sharding(parallel.mesh(devices))):
+            sources = [np.ones((64, 256), np.float32), jnp.ones((64, 256))]
+            sources += [parallel.place(sources[0], parallel.replicated(parallel.mesh(n))) for n in (1, 4, 8)]
+            for source in sources:
+                placed = parallel.place(source, target)
+                assert placed.sharding == target and np.array_equal(placed, np.ones((64, 256)))
+                jax.block_until_ready(add(placed))
+                assert placed.is_deleted() and np.array_equal(source, np.ones((64, 256)))
+    key = parallel.place(jax.random.key(3), parallel.replicated(parallel.mesh(8)))
     assert np.array_equal(jax.random.key_data(key), jax.random.key_data(jax.random.key(3)))
 
 
