@@ -39,7 +39,7 @@ from genjax.record import (
     result_text,
     write_results,
 )
-from genjax.report import draw, open_log, open_progress, write_report
+from genjax.report import Log, draw, open_log, open_progress, write_report
 from genjax.stopping import stop_requests
 from genjax.train import Options, Outcome, Outlets, check_intervals, train
 from genjax.types import Stage
@@ -166,13 +166,17 @@ def _train(
     prng = str(jax.random.key_impl(jax.random.key(0)))
     identity = Identity(run_id, facts, code_version(), fingerprints(experiment), prng)
     better = _better(experiment)
-    store, found = open_store(directory, identity, keep=options.keep, better=better), seals(directory)
-    after = (found[0].stage_index, found[0].step) if found else (0, -1)  # what was logged later is logged again
-    log = open_log(directory, [stage.steps for stage in experiment.stages], after=after) if leader else None
-    scores = [seal.score for seal in found if seal.score is not None]
+    store = open_store(directory, identity, keep=options.keep, better=better)
+    logs: list[Log] = []  # of the first process, one
+    scores: list[float] = []
+
+    def begin(stage_index: int, step: int) -> None:
+        if leader:  # what was logged later is logged again
+            logs.append(open_log(directory, [stage.steps for stage in experiment.stages], after=(stage_index, step)))
+            scores.extend(seal.score for seal in seals(directory) if seal.score is not None)
 
     def row(values: Mapping[str, Any]) -> None:
-        if log is not None:
+        for log in logs:
             log.write(values)
             if values["kind"] != "train":
                 progress.say(evaluation_line(values, experiment))
@@ -195,10 +199,10 @@ def _train(
             progress.step(stage.name, step, stage.steps, loss=metrics.get("loss"), best=best, batch_size=batch_size)
 
     def picture(name: str, stage: str, index: int, step: int, images: Any) -> None:
-        if log is not None:
+        for log in logs:
             log.picture(name, stage, index, step, draw(images))
 
-    outlets = Outlets(row, picture, show, store, sealed.append, stop)
+    outlets = Outlets(row, picture, show, store, sealed.append, stop, begin)
     chosen = Options(*(getattr(options, name) for name in Options._fields))
     _say(_headline(loaded, directory, experiment, options), leader)
     write_results(directory, leader, {"state": "running"})
@@ -210,15 +214,15 @@ def _train(
         state = {2: "refused", 3: "non-finite", 4: "damaged", 75: "preempted"}.get(getattr(error, "exit_code", 1))
         ended = {"state": state or "failed", "message": str(error)}
         _close(store.close, lambda: write_results(directory, leader, ended))
-        if log is not None:
-            _close(log.close, lambda: write_report(directory))
+        if leader:
+            _close(*(log.close for log in logs), lambda: write_report(directory))
         if isinstance(error, Preempted):
             raise Preempted(error.lines[0], error.lines[1], f"go on with: genjax resume {directory}") from None
         raise
     tell_saved()
     progress.close()
     store.close()
-    if log is not None:
+    for log in logs:
         log.close()
         _finish(experiment, directory, loaded, options, outcome)
     return 0

@@ -50,6 +50,7 @@ class Outlets(NamedTuple):
     store: Store
     saved: Callable[[Seal], None]  # called after a seal, in the commit thread
     stop: Callable[[], bool]  # asked to stop? called once a compiled call, answered alike by all processes
+    begin: Callable[[int, int], None] = lambda stage_index, step: None  # what is taken up; step -1: nothing
 
 
 class Outcome(NamedTuple):
@@ -108,6 +109,8 @@ def train(experiment: Experiment, directory: Path, options: Options, outlets: Ou
             if found is None and state is None and index > 0:
                 index -= 1  # every checkpoint of this stage is damaged: it begins again where the stage before it ended
                 continue
+            if state is None:
+                outlets.begin(index, found[1].step if found else -1)
             state, step = (found[0], found[1].step) if found else (_start(stage, program, state), 0)
             view = open_view(experiment, index, mesh, keys.evaluate, program.abstract, outlets.row, outlets.picture)
             begun = step
