@@ -2,8 +2,8 @@
 
 Its order, for each stage: compile; take the state up from a checkpoint, or make it fresh and let it inherit; then
 evaluate (before the first update too), update, log, evaluate, checkpoint, and stop if asked to.  The host never waits
-for a single update: metrics are summed on the devices and read one log interval late, and at most `AHEAD` calls are in
-flight, so that a request to stop is answered within a few calls.
+for a single update: metrics are summed on the devices and read one log interval late, and few calls are in flight, so
+that a request to stop is answered soon.
 """
 
 import time
@@ -26,7 +26,7 @@ from genjax.explaining import explained, within_memory
 from genjax.types import Stage, State
 from genjax.view import View, open_view
 
-AHEAD = 16  # calls in flight: enough to hide dispatch, few enough to stop soon
+AHEAD = 16  # updates in flight, two calls at least: enough to hide dispatch, few enough to stop soon
 
 
 class Options(NamedTuple):
@@ -142,7 +142,7 @@ def _run_stage(
         state, (totals, tick) = program.call(state, totals, program.feed(step), np.int32(count))
         step += count
         ticks.append(tick)
-        if len(ticks) > AHEAD:
+        if len(ticks) > max(1, AHEAD // stage.steps_per_call):
             ticks.popleft().block_until_ready()
         done = step == stage.steps
         stopping = outlets.stop() and not done
