@@ -93,7 +93,7 @@ def experiment(
         stages=[Stage("vae", learner, batches(data.train, batch_size), epochs * epoch, steps_per_call=100)],
         evaluations={
             "validation": Evaluation(bound, data.validation, 200, parts),
-            "test": Evaluation(estimate, data.test, 200, {**parts, "neg_iwae": upper(samples)}, final=True),
+            "test": Evaluation(estimate, data.test, 200, {"neg_iwae": upper(samples), **parts}, final=True),
         },
         sample=sample,
         pictures={"reconstructions": reconstruct},

@@ -89,7 +89,7 @@ def experiment(
     learner = minimize(loss, optax.adam(schedule, eps=1e-4 / batch_size), lambda key, b: model.init(key, b["image"]))
     upper = lambda k: Quantity(f"upper bound of -log p(x), k={k:,}")
     parts = {"neg_elbo": upper(1), "neg_iwae_50": upper(50), "rate": Quantity("exact KL")}
-    final = {**parts, "neg_iwae": upper(samples), "effective": Quantity("estimate", "samples", "higher")}
+    final = {"neg_iwae": upper(samples), **parts, "effective": Quantity("estimate", "samples", "higher")}
     return Experiment(
         stages=[Stage("vae", learner, batches(train, batch_size), steps, steps_per_call=100)],
         evaluations={

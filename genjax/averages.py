@@ -74,12 +74,14 @@ def averaged(params: Params, opt_state: Any) -> Params:
     Returns:
       Parameters of the same structure, shapes and dtypes; before the first update the raw ones.
     """
-    if isinstance(opt_state, dict):
+    if isinstance(opt_state, dict) and isinstance(params, dict) and opt_state.keys() == params.keys():
         return {name: averaged(value, opt_state[name]) for name, value in params.items()}
-    found = _ema_states(opt_state)
-    if not found:
-        return params
-    state = found[-1]
+    for state in _ema_states(opt_state):  # several where optax.partition gives each group its own
+        params = _read(params, state)
+    return params
+
+
+def _read(params: Params, state: EmaState) -> Params:
     weight = 1 - state.decay ** state.count.astype(jnp.float32)
     safe = jnp.where(state.count > 0, weight, 1.0)
 

@@ -179,7 +179,8 @@ def _unexpected(error: Exception) -> tuple[str, str, str]:
 
 def _leave(code: int, lines: Sequence[str]) -> int:
     if lines:
-        print("\n".join(["error: " + lines[0], *("  " + line for line in lines[1:] if line)]), file=sys.stderr)
+        first = lines[0] if code == 75 else "error: " + lines[0]
+        print("\n".join([first, *("  " + line for line in lines[1:] if line)]), file=sys.stderr)
     if "jax" in sys.modules and "genjax.hosts" in sys.modules:
         from genjax.hosts import exit_all
 

@@ -60,6 +60,12 @@ def stage_keys(seed: int, index: int) -> Keys:
     return Keys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), index), 4))
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that would be another one's: JAX takes its low 32 bits."""
+    if not 0 <= seed < 2**32:
+        raise BadInput(f"--seed {seed}", "allowed: whole numbers from 0 to 4294967295", "larger seeds collide")
+
+
 def compile_stage(stage: Stage, keys: Keys, seed: int, mesh: Any, precision: str, how: str) -> Program:
     """Compile a stage.
 

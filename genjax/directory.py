@@ -39,10 +39,10 @@ def run_directory(workdir: str | None, experiment: str) -> Path:
         safe = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment).strip("._-")[:60] or "run"
         return Path("runs") / f"{safe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     directory = Path(workdir)
-    if not workdir or not NAME.fullmatch(directory.absolute().name):
+    if not workdir or ".." in directory.parts or not NAME.fullmatch(directory.absolute().name):
         raise BadInput(
             f"--workdir {workdir[:120]}",
-            "the last part of its path is the run's name: letters, digits, '.', '_', '-', at most 100",
+            "a path without '..' whose last part is the run's name: letters, digits, '.', '_', '-', at most 100",
             "for example --workdir runs/first",
         )
     if os.path.isdir(directory) and not os.path.exists(directory / "LOCK"):

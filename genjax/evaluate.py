@@ -14,7 +14,7 @@ import numpy as np
 
 from genjax import parallel
 from genjax.averages import averaged
-from genjax.errors import BadInput, NonFinite
+from genjax.errors import BadInput, NonFinite, Preempted
 from genjax.types import Batch, Key, State
 
 
@@ -50,12 +50,16 @@ def averaged_state(state: State) -> State:
     return state._replace(params=averaged(state.params, state.opt_state))
 
 
-def evaluator(evaluation: Evaluation, mesh: Any) -> Callable[[State, Key], dict[str, Measured]]:
+def evaluator(
+    evaluation: Evaluation, mesh: Any, stop: Callable[[], bool] | None = None
+) -> Callable[[State, Key], dict[str, Measured]]:
     """Compile an evaluation once; the result maps (state, key) to {measure: Measured}.
 
     Args:
       evaluation: what to measure on what.
       mesh: the devices; the batch is laid over them, the batch size rounded up to a multiple of their number.
+
+      stop: asked before every batch; True ends the evaluation.
 
     Returns:
       A function of (state, key).  Example i of the split is measured in batch i // batch_size, whose key is
@@ -74,6 +78,8 @@ def evaluator(evaluation: Evaluation, mesh: Any) -> Callable[[State, Key], dict[
         seen, parts = averaged_state(state), []
         with jax.default_matmul_precision("highest"):
             for number, start in enumerate(range(0, rows, size)):
+                if stop is not None and stop():
+                    raise Preempted("stopped during an evaluation", "the state of the last checkpoint is saved")
                 feed, mask = _padded(arrays, start, size)
                 feed, mask = parallel.feed(mesh, (_own_rows(feed), _own_rows(mask)))
                 parts.append(one(seen, feed, mask, jax.random.fold_in(key, number)))

@@ -29,6 +29,12 @@ class Experiment(NamedTuple):
     data: str = ""  # the data set's name, for the result lines
 
 
+def evaluations_of(experiment: Experiment, index: int) -> dict[str, Evaluation]:
+    """The evaluations of stage `index`: those that name it, and for the last stage those that name none."""
+    name, last = experiment.stages[index].name, index == len(experiment.stages) - 1
+    return {n: e for n, e in experiment.evaluations.items() if e.stage == name or (last and e.stage is None)}
+
+
 def parameter_count(params: Any) -> int:
     """The number of parameters of a pytree of arrays or of their shapes."""
     return sum(int(leaf.size) for leaf in jax.tree.leaves(params))
@@ -85,7 +91,11 @@ def _check_stage(stage: Stage) -> None:
         ),
         (f"learner = {stage.learner!r}", isinstance(stage.learner, Learner), "what minimize, alternate, repeat return"),
         (f"data = {stage.data!r}", isinstance(stage.data, Source), "a Source, such as batches(split, batch_size)"),
-        (f"steps = {stage.steps!r}", _whole(stage.steps, 0), "whole numbers from 0"),
+        (
+            f"steps = {stage.steps!r}",
+            _whole(stage.steps, 0) and stage.steps < 2**31,
+            "whole numbers from 0 to 2^31 - 1",
+        ),
         (f"inherit = {stage.inherit!r}", _function(stage.inherit), "a function (previous, fresh) -> state, or None"),
         (f"steps_per_call = {stage.steps_per_call!r}", _whole(stage.steps_per_call, 1), "whole numbers from 1"),
     )

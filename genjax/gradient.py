@@ -1,8 +1,9 @@
 """The gradient of a loss of the contract (params, state, batch, key) -> Out: mean over rows, precision, devices.
 
 The mean stands here and only here: losses give one number per example, and rows whose batch["mask"] is 0 weigh
-nothing.  Under mixed precision the loss sees parameters and batch in bfloat16; gradients come back in float32, because
-the cast is part of what is differentiated (Micikevicius et al. 2018, arXiv:1710.03740, section 3.1).
+nothing, as long as they are finite.  Under mixed precision the loss sees parameters and batch in bfloat16; gradients
+come back in float32, because the cast is part of what is differentiated (Micikevicius et al. 2018,
+arXiv:1710.03740, section 3.1).
 """
 
 from collections.abc import Iterator, Mapping
@@ -79,7 +80,7 @@ def gradient(loss: Loss, params: Params, state: State, batch: Batch, key: Key) -
     grads, (metrics, carry) = jax.grad(objective, has_aux=True)(params)
     if axis is not None:
         weight = _rows_weight(batch)
-        share = weight / jax.lax.psum(weight, axis)  # devices may hold different numbers of unmasked rows
+        share = weight / _positive(jax.lax.psum(weight, axis))  # devices may hold different numbers of unmasked rows
         grads, metrics = jax.lax.psum(jax.tree.map(lambda x: share * x, (grads, metrics)), axis)
     return grads, {**metrics, "grad_norm": optax.tree.norm(grads)}, carry
 
@@ -91,6 +92,8 @@ def accumulated(loss: Loss, state: State, batch: Batch, key: Key, parts: int) ->
         total, carry = carried
         number, part = xs
         weight = _rows_weight(part)
+        if _tracing.get().axis is not None:  # the gradient of a part is already that of all devices' rows
+            weight = jax.lax.psum(weight, _tracing.get().axis)
         grads, metrics, carry = gradient(
             loss, state.params, state._replace(carry=carry), part, jax.random.fold_in(key, number)
         )
@@ -100,8 +103,9 @@ def accumulated(loss: Loss, state: State, batch: Batch, key: Key, parts: int) ->
     (total, carry), (metrics, weights) = jax.lax.scan(
         one, (zeros, state.carry), (jnp.arange(parts), split(batch, parts))
     )
-    scale = weights / jnp.sum(weights)
-    grads = jax.tree.map(lambda t: t / jnp.sum(weights), total)
+    rows = _positive(jnp.sum(weights))
+    scale = weights / rows
+    grads = jax.tree.map(lambda t: t / rows, total)
     metrics = jax.tree.map(lambda m: jnp.sum(m * scale), metrics)
     return grads, {**metrics, "grad_norm": optax.tree.norm(grads)}, carry
 
@@ -117,8 +121,12 @@ def _masked_mean(values: jax.Array, batch: Batch) -> jax.Array:
     if "mask" not in batch:
         return jnp.mean(values)
     mask = batch["mask"].astype(jnp.float32)
-    kept = jnp.where(mask > 0, values, 0.0)  # a padding row may hold anything, NaN included
-    return jnp.sum(mask * kept) / jnp.maximum(jnp.sum(mask), 1.0)
+    # padding rows must hold finite values, copies of real rows for example: backwards, 0 times NaN is NaN
+    return jnp.sum(mask * values) / _positive(jnp.sum(mask))
+
+
+def _positive(total: jax.Array) -> jax.Array:
+    return jnp.where(total > 0, total, 1.0)  # no row counts: the mean of nothing is zero
 
 
 def _cast(tree: Any, dtype: Any) -> Any:

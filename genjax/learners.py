@@ -159,7 +159,8 @@ def repeat(learner: Learner, k: int) -> Learner:
       k: updates, at least 1; the batch holds k x B rows.
 
     Returns:
-      A Learner whose update advances `state.step` by k and logs the mean of the k metrics.
+      A Learner whose update counts as one step and logs the mean of the k metrics.  Within it `state.step` counts
+      single updates, k times the outer step onwards, so that keys and schedules are those of k separate updates.
 
     Example:
       >>> import jax, optax
@@ -170,12 +171,13 @@ def repeat(learner: Learner, k: int) -> Learner:
       >>> twice = repeat(once, 2)
       >>> state, _ = twice.update(twice.init(jax.random.key(0), batch), batch, jax.random.key(1))
       >>> int(state.step), float(state.params)
-      (2, 1.25)
+      (1, 1.25)
     """
 
     def update(state: State, batch: Batch, key: Key) -> tuple[State, Metrics]:
-        state, metrics = jax.lax.scan(lambda s, part: learner.update(s, part, key), state, split(batch, k))
-        return state, jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
+        inner = state._replace(step=state.step * k)
+        inner, metrics = jax.lax.scan(lambda s, part: learner.update(s, part, key), inner, split(batch, k))
+        return inner._replace(step=state.step + 1), jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
 
     return Learner(lambda key, batch: learner.init(key, jax.tree.map(lambda x: x[0], split(batch, k))), update)
 

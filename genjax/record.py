@@ -22,6 +22,8 @@ import jax
 
 import genjax
 from genjax.averages import has_ema
+from genjax.checkpoint.seal import config_hash
+from genjax.data.split import fingerprint
 from genjax.errors import BadInput, Damaged
 from genjax.experiment import Experiment
 from genjax.fields import Loaded
@@ -86,8 +88,16 @@ def facts_of(config: Mapping[str, Any], experiment: Experiment) -> dict[str, Any
 
 
 def fingerprints(experiment: Experiment) -> str:
-    """The digests of the data of all stages."""
-    return "+".join(stage.data.fingerprint[:16] for stage in experiment.stages)
+    """A digest of the data of all stages and evaluations."""
+    trained = [stage.data.fingerprint for stage in experiment.stages]
+    measured = [f"{name} {fingerprint(e.split)}" for name, e in sorted(experiment.evaluations.items())]
+    return hashlib.sha256("\n".join([*trained, *measured]).encode()).hexdigest()[:16]
+
+
+def shared_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What else must be alike on all processes of a run: the command's options, the library's version, JAX's."""
+    options = {name: value for name, value in config.items() if name != "experiment"}
+    return {"options": jsonable(options), "code": code_version(), "jax": jax.__version__}
 
 
 def environment() -> dict[str, Any]:
@@ -148,9 +158,14 @@ def write_results(directory: Path, leader: bool, values: Mapping[str, Any]) -> N
 
 
 def result_lines(
-    experiment: Experiment, results: Mapping[str, Any], state: Any, step: int, precision: str
+    experiment: Experiment, results: Mapping[str, Any], state: Any, step: int, config: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Measurements as `results.json` keeps them: value, error, unit, kind of bound, count, ema or raw."""
+    """Measurements as `results.json` keeps them: value, error, unit, kind of bound, count, ema or raw, and of what.
+
+    Args:
+      experiment, results, state, step: what was measured, on the state of which step.
+      config: the run's `config.json`.
+    """
     stage = experiment.stages[-1].name
     weights = "ema" if has_ema(state.opt_state) else "raw"
     lines = []
@@ -162,14 +177,19 @@ def result_lines(
         lines.append({
             "name": name, "value": measured.value, "standard_error": measured.standard_error, "unit": quantity.unit,
             "kind": quantity.kind, "better": quantity.better, "count": measured.count, "weights": weights,
-            "precision": precision, "stage": stage, "step": step, "data": experiment.data,
+            "precision": "float32", "trained": config["precision"], "code": code_version(),
+            "config": config_hash(config["facts"]), "stage": stage, "step": step, "data": experiment.data,
         })  # fmt: skip
     return lines
 
 
 def result_text(line: Mapping[str, Any]) -> str:
     """One result as a line that says what kind of number it is."""
-    told = (line["data"], f"N={line['count']:,}", line["weights"], line["precision"], f"step {line['step']:,}")
+    trained = "" if line["trained"] == line["precision"] else f"trained in {line['trained']}"
+    told = (
+        *(line["data"], f"N={line['count']:,}", line["weights"], line["precision"], trained),
+        *(f"step {line['step']:,}", f"config {line['config'][:8]}", f"code {line['code']}"),
+    )
     value = f"{line['value']:.4g} ± {line['standard_error']:.2g} {line['unit']}"
     return f"{line['name']} {value} ({line['kind']}; {', '.join(filter(None, told))})"
 

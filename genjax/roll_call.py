@@ -77,6 +77,8 @@ def _admit(connection: socket.socket, peers: dict[int, socket.socket], processes
     try:
         connection.settimeout(5)
         process, count, host = json.loads(_line(connection))["genjax"]
+        if not (isinstance(process, int) and isinstance(count, int) and isinstance(host, str)):
+            raise TypeError("not a report")
     except (OSError, ValueError, KeyError, TypeError):  # not one of ours
         connection.close()
         return []

@@ -20,7 +20,7 @@ import jax
 
 from genjax import hosts, parallel
 from genjax.checkpoint import Identity, Seal, lock, open_store, seals
-from genjax.compilation import PRECISIONS
+from genjax.compilation import PRECISIONS, check_seed
 from genjax.directory import check_allowed, check_run, run_directory, settle
 from genjax.errors import BadInput, Damaged, Preempted
 from genjax.experiment import Experiment
@@ -37,6 +37,7 @@ from genjax.record import (
     read_config,
     result_lines,
     result_text,
+    shared_facts,
     write_results,
 )
 from genjax.report import Log, draw, open_log, open_progress, write_report
@@ -87,10 +88,7 @@ def start_run(loaded: Loaded, values: Mapping[str, Any], options: TrainOptions) 
       options: the command's.
 
     Returns:
-      0: the run is finished, now or already before.
-
-    Raises:
-      GenjaxError: with its exit code.
+      0: the run is finished, now or already before; whatever else happens is a GenjaxError with its exit code.
     """
     _check_options(options)
     hosts.start(options.coordinator, options.processes, options.process)
@@ -105,7 +103,7 @@ def start_run(loaded: Loaded, values: Mapping[str, Any], options: TrainOptions) 
     with lock(directory) if leader else contextlib.nullcontext():
         if leader:
             check_run(directory, facts, options.allow_change)
-        hosts.agree(facts)
+        hosts.agree({**facts, **shared_facts(config)})
         if finished(directory, facts):
             _say(f"{directory} is finished: nothing to do", leader)
             return 0
@@ -114,7 +112,13 @@ def start_run(loaded: Loaded, values: Mapping[str, Any], options: TrainOptions) 
         hosts.meet("settled")  # the others read what the leader has written
         with stop_requests(hosts.stop_signals()) as asked:
             calls = itertools.count()
-            stop = lambda: hosts.agree_to_stop(next(calls), asked())
+            told: list[bool] = []  # once all have agreed to stop, they stop: JAX says so at one call only
+
+            def stop() -> bool:
+                if not told and hosts.agree_to_stop(next(calls), asked()):
+                    told.append(True)
+                return bool(told)
+
             return _train(experiment, directory, loaded, facts, options, stop, leader)
 
 
@@ -236,7 +240,7 @@ def _close(*acts: Callable[[], Any]) -> None:
 
 
 def _finish(experiment: Experiment, directory: Path, loaded: Loaded, options: TrainOptions, outcome: Outcome) -> None:
-    lines = result_lines(experiment, outcome.results, outcome.state, outcome.step, options.precision)
+    lines = result_lines(experiment, outcome.results, outcome.state, outcome.step, read_config(directory))
     rate = outcome.examples / outcome.seconds if outcome.examples else None
     write_results(directory, True, {
         "state": "finished", "results": lines, "parameters": outcome.parameters, "seconds": outcome.seconds,
@@ -247,14 +251,15 @@ def _finish(experiment: Experiment, directory: Path, loaded: Loaded, options: Tr
     for line in lines:
         _say(result_text(line), True)
     cost = f"{outcome.updates:,} updates in {outcome.seconds:.1f} s, {outcome.compile_seconds:.1f} s compiling"
-    _say("\n".join([f"cost     {cost}", f"report   {report}", *_next_steps(directory, loaded)]), True)
+    _say("\n".join([f"cost     {cost}", f"report   {report}", *_next_steps(directory, loaded, experiment)]), True)
 
 
-def _next_steps(directory: Path, loaded: Loaded) -> list[str]:
+def _next_steps(directory: Path, loaded: Loaded, experiment: Experiment) -> list[str]:
     fields = {field.name: field for field in loaded.fields}
-    commands = [f"sample {directory} --n 64 --out grid.png", f"evaluate {directory}"]
-    if "steps" in fields:
-        more = 2 * read_config(directory)["experiment"]["fields"]["steps"]
+    commands = [f"sample {directory} --n 64 --out grid.png"] if experiment.sample else []
+    commands += [f"evaluate {directory}"] if experiment.evaluations else []
+    more = 2 * read_config(directory)["experiment"]["fields"].get("steps", 0)
+    if more:
         commands.append(f"resume {directory} --steps {more} --allow-change steps")
     if "learning_rate" in fields:
         commands.append(f"sweep {loaded.path} learning_rate=3e-4,1e-3,3e-3 seed=0:3")
@@ -269,12 +274,6 @@ def _headline(loaded: Loaded, directory: Path, experiment: Experiment, options: 
         f"{loaded.title}\nrun      {directory}\nstages   {stages}\n"
         f"device   {count} x {device.device_kind}, {options.precision}, {options.parallel}"
     )
-
-
-def check_seed(seed: int) -> None:
-    """Refuse a seed that would be another one's: JAX takes its low 32 bits."""
-    if not 0 <= seed < 2**32:
-        raise BadInput(f"--seed {seed}", "allowed: whole numbers from 0 to 4294967295", "larger seeds collide")
 
 
 def _check_options(options: TrainOptions) -> None:

@@ -11,15 +11,15 @@ import numpy as np
 
 from genjax import parallel
 from genjax.checkpoint import restore
-from genjax.compilation import Keys, stage_keys
+from genjax.compilation import Keys, check_seed, stage_keys
 from genjax.errors import BadInput, Damaged
 from genjax.evaluate import Measured, averaged_state, evaluator
-from genjax.experiment import Experiment
+from genjax.experiment import Experiment, evaluations_of
 from genjax.explaining import explained
 from genjax.fields import build
 from genjax.record import read_config, result_lines, result_text, source_digest
 from genjax.report import draw, save_png
-from genjax.run import check_seed, resume_arguments
+from genjax.run import resume_arguments
 from genjax.train import restore_selected
 from genjax.types import State
 
@@ -62,7 +62,6 @@ class Opened(NamedTuple):
     step: int
     mesh: Any
     keys: Keys
-    precision: str
 
 
 def open_run(path: str, step: int | None, devices: int | None, seed: int | None) -> Opened:
@@ -104,7 +103,7 @@ def open_run(path: str, step: int | None, devices: int | None, seed: int | None)
             f"genjax resume {directory}",
         )
     keys = stage_keys(options["seed"] if seed is None else seed, index)
-    return Opened(experiment, *found, mesh, keys, options["precision"])
+    return Opened(experiment, *found, mesh, keys)
 
 
 def evaluate_run(path: str, options: EvaluateOptions) -> int:
@@ -114,10 +113,12 @@ def evaluate_run(path: str, options: EvaluateOptions) -> int:
         raise BadInput(f"the experiment of {path} has no evaluations", "Experiment(evaluations={...}) defines them")
     results: dict[str, Measured] = {}
     for number, (name, evaluation) in enumerate(sorted(run.experiment.evaluations.items())):
+        if name not in evaluations_of(run.experiment, len(run.experiment.stages) - 1):
+            continue  # it measures an earlier stage
         with explained(f"evaluation {name!r}"):
             measured = evaluator(evaluation, run.mesh)(run.state, jax.random.fold_in(run.keys.evaluate, number))
         results |= {f"{name}/{measure}": value for measure, value in measured.items()}
-    lines = result_lines(run.experiment, results, run.state, run.step, "float32")
+    lines = result_lines(run.experiment, results, run.state, run.step, read_config(Path(path)))
     print("\n".join(result_text(line) for line in lines))
     with open(Path(path) / "evaluations.jsonl", "a", encoding="utf-8") as file:
         file.writelines(json.dumps({**line, "seed": options.seed}) + "\n" for line in lines)

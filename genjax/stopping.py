@@ -25,6 +25,7 @@ def stop_requests(signals: Sequence[signal.Signals]) -> Iterator[Callable[[], bo
         if asked.is_set() and number == signal.SIGINT:
             os._exit(128 + number)
         asked.set()
+        os.write(2, b"\nstopping soon, with the state saved; Ctrl-C again leaves at once\n")
 
     before = {number: signal.signal(number, ask) for number in signals}
     try:

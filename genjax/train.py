@@ -109,10 +109,18 @@ def train(experiment: Experiment, directory: Path, options: Options, outlets: Ou
             if found is None and state is None and index > 0:
                 index -= 1  # every checkpoint of this stage is damaged: it begins again where the stage before it ended
                 continue
+            if found is not None and found[1].step > stage.steps:
+                raise BadInput(
+                    f"stage {stage.name!r}: steps = {stage.steps:,}, and the run is at step {found[1].step:,}",
+                    "a run goes on to more steps, never back",
+                    "give more steps, or start in a new directory",
+                )
             if state is None:
                 outlets.begin(index, found[1].step if found else -1)
             state, step = (found[0], found[1].step) if found else (_start(stage, program, state), 0)
-            view = open_view(experiment, index, mesh, keys.evaluate, program.abstract, outlets.row, outlets.picture)
+            view = open_view(
+                experiment, index, mesh, keys.evaluate, program.abstract, outlets.row, outlets.picture, outlets.stop
+            )
             begun = step
             state, step, seconds = _run_stage(stage, index, program, state, step, options, outlets, view)
             busy, updates = busy + seconds, updates + step - begun
@@ -154,9 +162,13 @@ def _run_stage(
         while len(pending) > (0 if looking or saving else 1):
             clock, seconds = _log(pending.popleft(), clock, stage, index, program, outlets)
             busy += seconds
-        measured = view.measure(state, step) if looking else {}
-        if looking:
-            view.look(state, step)
+        measured = {}
+        try:
+            if looking and not stopping:
+                measured = view.measure(state, step)
+                view.look(state, step)
+        except Preempted:  # asked to stop between two batches: what was trained is saved, the measure is given up
+            saving, stopping = True, not done
         if saving:
             metrics = {name: value.value for name, value in measured.items()}
             outlets.store.save(

@@ -8,7 +8,7 @@ import jax
 from genjax import parallel
 from genjax.errors import NonFinite
 from genjax.evaluate import Evaluation, Measured, averaged_state, check_measure, evaluator
-from genjax.experiment import Experiment
+from genjax.experiment import Experiment, evaluations_of
 from genjax.explaining import explained
 from genjax.types import Key, State
 
@@ -24,7 +24,9 @@ class View(NamedTuple):
     selects: bool
 
 
-def open_view(experiment: Experiment, index: int, mesh: Any, key: Key, abstract: State, row: Any, picture: Any) -> View:
+def open_view(
+    experiment: Experiment, index: int, mesh: Any, key: Key, abstract: State, row: Any, picture: Any, stop: Any
+) -> View:
     """The evaluations and pictures of stage `index`; each is compiled when it is first used.
 
     Args:
@@ -35,9 +37,10 @@ def open_view(experiment: Experiment, index: int, mesh: Any, key: Key, abstract:
       abstract: shapes and dtypes of the stage's state.
       row: writes a log row.
       picture: (name, stage, stage index, step, images) writes a picture.
+      stop: asked between batches; True ends an evaluation with Preempted.
     """
     stage, last = experiment.stages[index], index == len(experiment.stages) - 1
-    mine = {n: e for n, e in experiment.evaluations.items() if e.stage == stage.name or (last and e.stage is None)}
+    mine = evaluations_of(experiment, index)
     for name, evaluation in mine.items():
         if evaluation.final:
             with explained(f"evaluation {name!r}"):
@@ -52,7 +55,7 @@ def open_view(experiment: Experiment, index: int, mesh: Any, key: Key, abstract:
 
     def run(name: str, evaluation: Evaluation, state: State, step: int) -> dict[str, Measured]:
         if name not in compiled:
-            compiled[name] = evaluator(evaluation, mesh)
+            compiled[name] = evaluator(evaluation, mesh, stop)
         try:
             with explained(f"evaluation {name!r}"):
                 measured = compiled[name](state, jax.random.fold_in(key, sorted(experiment.evaluations).index(name)))

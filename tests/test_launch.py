@@ -4,13 +4,18 @@ A stand-in writes its name and arguments, one line a call, and exits as the test
 """
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 from yaml import safe_load
 
-LAUNCH = Path(__file__).parent.parent / "launch"
+from genjax.fields import load
+from genjax.run import TrainOptions
+
+ROOT = Path(__file__).parent.parent
+LAUNCH = ROOT / "launch"
 TEMPLATES = ("slurm.sh", "tpu_pod.sh", "jobset.yaml", "skypilot.yaml")
 STANDS_IN = """#!/usr/bin/env bash
 printf '%s' "$(basename "$0")" >> calls; printf '|%s' "$@" >> calls; echo >> calls
@@ -143,3 +148,33 @@ def test_skypilot_starts_every_node_with_its_number(run):
     assert code == 75
     expected = ["genjax", "train", "my file.py", "--steps", "10", "--workdir", "/runs/genjax", "--coordinator"]
     assert calls == [[*expected, "10.0.0.1:8476", "--processes", "2", "--process", "1"]]
+
+
+def commands_in(text: str) -> list[tuple[str, list[str]]]:
+    """Each experiment file that a template names, and the options that follow it on its line or the next."""
+    joined = text.replace("\\\n#", " ").replace("\\\n", " ")
+    lines = [line for line in joined.splitlines() if "experiments/" in line]
+    return [(re.search(r"experiments/\w+\.py", line)[0], re.findall(r"--([a-z][a-z-]*)", line)) for line in lines]
+
+
+def unknown_options(text: str) -> list[str]:
+    """Options after an experiment file that are neither its fields nor those of the command."""
+    foreign = {"nodes", "env", "worker", "zone", "command"}  # the launcher's own
+    return [
+        f"{file} --{option}"
+        for file, options in commands_in(text)
+        for option in options
+        if option.replace("-", "_")
+        not in {*TrainOptions._fields, *(f.name for f in load(ROOT / file).fields), *foreign}
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "launch").iterdir()))
+def test_every_command_shown_can_be_run(name):
+    text = (ROOT / "launch" / name).read_text()
+    assert commands_in(text)
+    assert unknown_options(text) == []
+
+
+def test_an_option_that_no_experiment_has_is_found():
+    assert unknown_options("genjax train experiments/vae_mnist.py --steps 5") == ["experiments/vae_mnist.py --steps"]

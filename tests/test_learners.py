@@ -174,6 +174,26 @@ def test_the_average_moves_at_a_decay_that_bfloat16_cannot_hold():
     np.testing.assert_allclose(averaged(jnp.zeros(()), state), 1.0, rtol=1e-3)
 
 
+def test_groups_of_parameters_may_each_have_an_average():
+    params, grads = {"u": jnp.array(1.0), "v": jnp.array(1.0)}, {"u": jnp.array(-1.0), "v": jnp.array(-1.0)}
+    chain = lambda decay: optax.chain(optax.sgd(1.0), ema(decay))
+    tx = optax.partition({"a": chain(0.5), "b": chain(0.9)}, {"u": "a", "v": "b"})
+    state = tx.init(params)
+    for _ in range(2):
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    seen = averaged(params, state)
+    np.testing.assert_allclose(seen["u"], (0.5 * 2 + 3) / 1.5, rtol=1e-6)
+    np.testing.assert_allclose(seen["v"], (0.9 * 2 + 3) / 1.9, rtol=1e-6)
+
+
+def test_a_named_chain_is_no_set_of_players():
+    params, grads = {"u": jnp.array(1.0)}, {"u": jnp.array(-1.0)}
+    tx = optax.named_chain(("descent", optax.sgd(1.0)), ("average", ema(0.5)))
+    _, state = tx.update(grads, tx.init(params), params)
+    np.testing.assert_allclose(averaged({"u": jnp.array(2.0)}, state)["u"], 2.0, rtol=1e-6)
+
+
 def test_players_have_their_own_averages():
     state, _ = run(LEARNERS["alternate"], 3)
     seen = averaged(state.params, state.opt_state)
@@ -192,24 +212,34 @@ def test_accumulation_is_the_big_batch(microbatches):
 
 
 def padded(rows):
-    junk = np.full((rows, 3), np.nan, np.float32)
+    junk = np.full((rows, 3), 1e3, np.float32)
     mask = np.concatenate([np.ones(len(X)), np.zeros(rows)]).astype(np.float32)
     return {"x": jnp.asarray(np.concatenate([X, junk])), "mask": jnp.asarray(mask)}
-
-
-def masked(params, state, batch, key):
-    x = jnp.where(batch["mask"][:, None] > 0, batch["x"], 0.0)
-    return Out(jnp.sum((x - params["mean"]) ** 2, axis=-1))
 
 
 @pytest.mark.parametrize("microbatches", [1, 2])
 def test_padding_rows_change_nothing(microbatches):
     plain, expected = run(LEARNERS["minimize"], 4)
     state, metrics = run(
-        minimize(masked, adam(), zero_mean, microbatches=microbatches), 4, padded(8 if microbatches > 1 else 4)
+        minimize(squares, adam(), zero_mean, microbatches=microbatches), 4, padded(8 if microbatches > 1 else 4)
     )
     np.testing.assert_allclose(state.params["mean"], plain.params["mean"], rtol=1e-5)
     np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_a_batch_of_padding_alone_moves_nothing(microbatches):
+    learner = minimize(squares, optax.sgd(0.1), zero_mean, microbatches=microbatches)
+    batch = {"x": jnp.full((4, 3), 1e3), "mask": jnp.zeros(4)}
+    state, metrics = learner.update(learner.init(KEY, batch), batch, KEY)
+    assert np.array_equal(state.params["mean"], np.zeros((1, 3))) and float(metrics["loss"]) == 0.0
+
+
+def test_fractional_masks_are_weights():
+    batch = {"x": BATCH["x"], "mask": jnp.linspace(0.01, 0.1, 8)}  # they sum to less than 1
+    learner = minimize(squares, optax.sgd(0.5), zero_mean)
+    state, _ = learner.update(learner.init(KEY, batch), batch, KEY)
+    np.testing.assert_allclose(state.params["mean"][0], np.average(X, axis=0, weights=batch["mask"]), rtol=1e-4)
 
 
 def test_without_the_mask_padding_would_count():
@@ -229,7 +259,7 @@ def test_repeat_is_k_updates():
         losses.append(float(m["loss"]))
     np.testing.assert_allclose(state.params["mean"], expected.params["mean"], rtol=1e-6)
     np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-6)
-    assert int(state.step) == 4
+    assert int(state.step) == 1
 
 
 def test_repeat_draws_fresh_noise_each_time():

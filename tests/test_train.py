@@ -3,11 +3,12 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toys
 
-from genjax import compilation
+from genjax import Experiment, Out, Stage, compilation, minimize, repeat
 from genjax.checkpoint import Identity, open_store, seals
 from genjax.errors import BadInput, NonFinite, Preempted
 from genjax.train import Options, Outlets, train
@@ -129,6 +130,30 @@ def test_one_compilation_a_stage(name, tmp_path, monkeypatch):
     assert traces == [stage.name for stage in experiment.stages for _ in range(2)]
 
 
+def test_a_repeated_learner_sees_every_row_of_an_epoch_once(tmp_path):
+    """64 rows in two calls of four updates of 8 rows: the sum of the rows seen in an epoch is that of all rows."""
+
+    def loss(params, state, batch, key):
+        return Out(-jnp.sum(batch["x"] * params["mean"], axis=-1))
+
+    once = minimize(loss, toys.optax.sgd(1.0), lambda key, batch: {"mean": jnp.zeros((1, 2))})
+    stage = Stage("sum", repeat(once, 4), toys.batches(toys.SPLIT, 32), 2)
+    outcome, _ = go(Experiment([stage]), tmp_path / "run")
+    np.testing.assert_allclose(outcome.state.params["mean"][0] * 8, toys.ROWS.sum(axis=0), rtol=1e-4, atol=1e-4)
+    assert int(outcome.state.step) == outcome.step == 2
+
+
+def test_a_request_to_stop_ends_an_evaluation(tmp_path):
+    """Asked in the middle of an evaluation, the run saves the state it evaluated and goes on exactly."""
+    go(toys.plain(), tmp_path / "whole")
+    calls_before = 2 + 20 + 2 + 1  # batches of the evaluation at 0, calls to 20, an evaluation at 10, one batch at 20
+    with pytest.raises(Preempted):
+        go(toys.plain(), tmp_path / "parts", stop_after=calls_before)
+    assert [seal.step for seal in seals(tmp_path / "parts")] == [20, 10]
+    go(toys.plain(), tmp_path / "parts")
+    assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
+
+
 def test_no_host_round_trip_a_step(tmp_path, monkeypatch):
     """Between two log lines nothing is read back: device_get is called once a log line, not once an update."""
     reads, device_get = [], jax.device_get
@@ -219,8 +244,6 @@ def test_a_stage_whose_carry_changes_shape_is_named(tmp_path):
 
 
 def test_numpy_on_a_traced_value_is_explained_with_its_line(tmp_path):
-    from genjax import Out, minimize
-
     def loss(params, state, batch, key):
         return Out(np.sum(np.asarray(batch["x"])) * params["mean"][0, 0])
 

@@ -180,7 +180,7 @@ def _cost(run: Contents) -> Html | None:
     seconds, compiling = known.get("seconds"), known.get("compile_seconds")
     tiles = {
         "parameters": counted(known.get("parameters")),
-        "training and evaluation": duration(seconds) if isinstance(seconds, int | float) else "",
+        "training": duration(seconds) if isinstance(seconds, int | float) else "",
         "compilation": duration(compiling) if isinstance(compiling, int | float) else "",
         "examples a second": counted(known.get("examples_per_second")),
         "peak memory": byte_text(known.get("peak_bytes")),

@@ -14,7 +14,7 @@ from genjax.directory import settle
 from genjax.errors import BadInput
 from genjax.experiment import Experiment, parameter_count
 from genjax.fields import Loaded
-from genjax.record import result_lines, write_results
+from genjax.record import read_config, result_lines, write_results
 from genjax.report import Log, open_log, write_report
 from genjax.run import TrainOptions, identified
 from genjax.sweep.grid import Grid, Point, described
@@ -60,7 +60,7 @@ def by_lanes(
             values = {name: measured.value for name, measured in results[number].items()}
             if values:
                 log.write(_about(experiment.stages[0], int(state.step), "final") | values)
-            _end(directory / point.name, experiment, state, results[number], frozen.get(number), grid.options.precision)
+            _end(directory / point.name, experiment, state, results[number], frozen.get(number))
     finally:
         for log in logs:
             log.close()
@@ -110,11 +110,11 @@ def _open(loaded: Loaded, grid: Grid, point: Point, run: Path, experiment: Exper
     return open_log(run, [experiment.stages[0].steps])
 
 
-def _end(run: Path, experiment: Experiment, state: State, results: Any, frozen: Frozen | None, precision: str) -> None:
+def _end(run: Path, experiment: Experiment, state: State, results: Any, frozen: Frozen | None) -> None:
     if frozen is not None:
         write_results(run, True, {"state": "non-finite", "message": str(frozen)})
     else:
-        lines = result_lines(experiment, results, state, int(state.step), precision)
+        lines = result_lines(experiment, results, state, int(state.step), read_config(run))
         size = parameter_count(state.params)
         write_results(run, True, {"state": "finished", "results": lines, "parameters": size})
     write_report(run)
