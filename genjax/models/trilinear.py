@@ -68,6 +68,8 @@ def spread(window: Window, y: jax.Array, w: jax.Array) -> jax.Array:
     flipped = w[::-1, ::-1]
     if window.depthwise:
         return depthwise.shifted_sum(y, flipped, (1, 1), window.complement, window.image, dilation=window.strides)
+    if window.strides != (1, 1) and not any(k % s for k, s in zip(window.kernel, window.strides, strict=True)):
+        return _tiled(window, y, w)
     turned = lax.optimization_barrier(flipped.transpose(0, 1, 3, 2))
     return lax.conv_general_dilated(
         y, turned, (1, 1), window.complement, lhs_dilation=window.strides, dimension_numbers=AXES
@@ -83,6 +85,28 @@ def correlate(window: Window, x: jax.Array, y: jax.Array) -> jax.Array:
         swapped = window._replace(image=window.output, padding=window.complement)
         return _correlate_in_chunks(swapped, y, x)[::-1, ::-1].transpose(0, 1, 3, 2)
     return _correlate_in_chunks(window, x, y)
+
+
+def _tiled(window: Window, y: jax.Array, w: jax.Array) -> jax.Array:
+    """`spread` where strides divide the kernel: one matrix product gives every y its q x r tiles of s x t pixels."""
+    (height, width), (s, t) = window.image, window.strides
+    q, r = window.kernel[0] // s, window.kernel[1] // t
+    batch, h, v, features = y.shape
+    channels = w.shape[2]
+    tiles = w.reshape(q, s, r, t, channels, features).transpose(0, 2, 1, 3, 4, 5).reshape(-1, features)
+    painted = (y.reshape(-1, features) @ tiles.T).reshape(batch, h, v, q, r, s * t * channels)
+    places = [((0, 0), (i, q - 1 - i), (j, r - 1 - j), (0, 0)) for i in range(q) for j in range(r)]
+    grid = sum(jnp.pad(painted[:, :, :, n // r, n % r], place) for n, place in enumerate(places))
+    pixels = grid.reshape(batch, h + q - 1, v + r - 1, s, t, channels).transpose(0, 1, 3, 2, 4, 5)
+    pixels = pixels.reshape(batch, (h + q - 1) * s, (v + r - 1) * t, channels)
+    (top, _), (left, _) = window.padding
+    edges = (
+        (0, 0, 0),
+        (-top, height + top - pixels.shape[1], 0),
+        (-left, width + left - pixels.shape[2], 0),
+        (0, 0, 0),
+    )
+    return lax.pad(pixels, jnp.zeros((), y.dtype), edges)
 
 
 def _correlate_in_chunks(window: Window, x: jax.Array, y: jax.Array) -> jax.Array:
