@@ -141,7 +141,8 @@ def logged(run: Path) -> list[dict]:
 
 def message(err: str) -> list[str]:
     """The error: three lines at most."""
-    lines = err[err.index("error: ") :].strip().splitlines()
+    start = err.index("error: ") if "error: " in err else err.index("stopped at step")  # stopping is no error
+    lines = err[start:].strip().splitlines()
     assert len(lines) <= 3, lines
     return lines
 
