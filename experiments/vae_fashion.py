@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from genjax import BadInput, Count, Evaluation, Experiment, Out, Positive, Quantity, Stage, minimize
+from genjax import Count, Evaluation, Experiment, Out, Positive, Quantity, Stage, minimize
 from genjax.data import batches, fashion_mnist_dynamic
 from genjax.distributions import event_sum, kl_normal_standard, sample_normal
 from genjax.likelihood.iwae import importance_sampling, normal_log_weights
@@ -50,8 +50,6 @@ def experiment(
       batch_size: images in a batch.
       samples: importance samples of the final estimate.
     """
-    if warm_up > epochs:
-        raise BadInput(f"--warm-up {warm_up}", f"allowed: at most --epochs, {epochs}", "else the ELBO is never trained")
     data, likelihood = fashion_mnist_dynamic(), bernoulli()
     check_support(data, likelihood)
     hidden = lambda: GatedMLP((width, width), HE)
