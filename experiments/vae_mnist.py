@@ -3,8 +3,8 @@
 Paper:    Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016, arXiv:1509.00519, table 1: -log p(x),
           5,000 samples: k=1 86.76 (the VAE), k=5 85.54, k=50 84.78 nats
 Command:  genjax train experiments/vae_mnist.py --k 1 --batch-size 100     (the paper's batch: 20)
-Cost:     not yet
-Measured: not yet
+Cost:     about 6 ms of processor time an update at batch 100 on one CPU core; all 3,280 passes were not run
+Measured: validation <= 91.62 ± 1.01 nats (k=50, N=400, raw) after 219 passes, batch 100, 2026-11-23; test not run
 
 As published: 784-200-200-50 tanh units and their mirror image, Glorot's uniform initialisation, output biases at the
 logit of the mean image, Adam with learning rate 0.001 * 10^(-i/7) for 3^i passes over the data, i = 0 .. 7 (3,280
