@@ -14,6 +14,7 @@ slower, measured with jaxlib 0.10.2.  Here every dense convolution is NHWC with 
 by hand before a barrier, which XLA computes equally fast in and out of loops.
 """
 
+import functools
 from functools import partial
 from typing import NamedTuple
 
@@ -96,7 +97,8 @@ def _tiled(window: Window, y: jax.Array, w: jax.Array) -> jax.Array:
     tiles = w.reshape(q, s, r, t, channels, features).transpose(0, 2, 1, 3, 4, 5).reshape(-1, features)
     painted = (y.reshape(-1, features) @ tiles.T).reshape(batch, h, v, q, r, s * t * channels)
     places = [((0, 0), (i, q - 1 - i), (j, r - 1 - j), (0, 0)) for i in range(q) for j in range(r)]
-    grid = sum(jnp.pad(painted[:, :, :, n // r, n % r], place) for n, place in enumerate(places))
+    padded = [jnp.pad(painted[:, :, :, n // r, n % r], place) for n, place in enumerate(places)]
+    grid = functools.reduce(jnp.add, padded)
     pixels = grid.reshape(batch, h + q - 1, v + r - 1, s, t, channels).transpose(0, 1, 3, 2, 4, 5)
     pixels = pixels.reshape(batch, (h + q - 1) * s, (v + r - 1) * t, channels)
     (top, _), (left, _) = window.padding
