@@ -9,7 +9,7 @@ return the dtype of their first argument.
 Pixels on a grid: an image with L levels holds the values level / (L - 1), level = 0 .. L-1, all in [0, 1].
 """
 
-from genjax.distributions.arrays import bits_per_dim, event_sum, log_mean_exp, upcast
+from genjax.distributions.arrays import event_sum, log_mean_exp, upcast
 from genjax.distributions.discrete import (
     bernoulli_log_prob,
     categorical_log_prob,
@@ -24,10 +24,21 @@ from genjax.distributions.logistic import (
     sample_discretized_logistic,
 )
 from genjax.distributions.normal import kl_normal, kl_normal_standard, normal_log_prob, sample_normal
+from genjax.distributions.units import (
+    bits,
+    bits_per_byte,
+    bits_per_dim,
+    bits_per_residue,
+    nats_per_frame,
+    perplexity,
+)
 
 __all__ = [
     "bernoulli_log_prob",
+    "bits",
+    "bits_per_byte",
     "bits_per_dim",
+    "bits_per_residue",
     "categorical_log_prob",
     "discretized_logistic_log_prob",
     "discretized_logistic_mean",
@@ -37,7 +48,9 @@ __all__ = [
     "kl_normal",
     "kl_normal_standard",
     "log_mean_exp",
+    "nats_per_frame",
     "normal_log_prob",
+    "perplexity",
     "sample_bernoulli",
     "sample_categorical",
     "sample_discretized_logistic",

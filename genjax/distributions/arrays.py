@@ -1,11 +1,10 @@
-"""What every log-probability needs: precision, sums over an event, averages of probabilities, units."""
+"""What every log-probability needs: precision, sums over an event, averages of probabilities."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 
-from genjax.errors import BadInput
 from genjax.types import Array
 
 
@@ -58,24 +57,3 @@ def log_mean_exp(values: Array, axis: int = 0) -> jax.Array:
     """
     values = upcast(values)
     return jax.nn.logsumexp(values, axis=axis) - math.log(values.shape[axis])
-
-
-def bits_per_dim(nats: Array, dims: int) -> jax.Array:
-    """nats / (D log 2): a negative log-probability of D discrete dimensions in bits per dimension.
-
-    This is the one place of the conversion.  It is right for probabilities of *discrete* data; a density of data
-    that were rescaled or dequantised first needs the logarithm of its Jacobian added in nats.
-
-    Args:
-      nats: [...] negative log-probability, or an upper bound of it.
-      dims: D >= 1, e.g. H * W * C.
-
-    Returns:
-      [...] bits per dimension.
-
-    >>> round(float(bits_per_dim(784 * math.log(256.0), 784)), 3)  # the uniform model over 256 levels
-    8.0
-    """
-    if dims < 1:
-        raise BadInput(f"dims = {dims}", "allowed: the number of data dimensions, at least 1")
-    return upcast(nats) / (dims * math.log(2.0))
