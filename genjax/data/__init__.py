@@ -11,13 +11,17 @@ from genjax.data.sets import (
     mnist_dynamic,
     mnist_thresholded,
 )
-from genjax.data.split import Dataset, Split, carve, make_dataset, resampled, scaled, take, unchanged
+from genjax.data.split import Dataset, Split, carve, make_dataset, resampled, scaled, take, unchanged, wide_tokens
 from genjax.data.stream import streamed
+from genjax.data.texts import names, text_file, tiny_shakespeare
+from genjax.data.windows import pieces, windows
 
 __all__ = [  # noqa: RUF022 (in reading order)
     "Split",
     "Dataset",
     "batches",
+    "windows",
+    "pieces",
     "streamed",
     "digits",
     "mnist",
@@ -26,11 +30,15 @@ __all__ = [  # noqa: RUF022 (in reading order)
     "binarized_mnist",
     "fashion_mnist",
     "fashion_mnist_dynamic",
+    "tiny_shakespeare",
+    "names",
     "from_file",
+    "text_file",
     "make_dataset",
     "carve",
     "take",
     "scaled",
     "resampled",
     "unchanged",
+    "wide_tokens",
 ]

@@ -11,7 +11,8 @@ def check_arrays(arrays: Mapping[str, np.ndarray], where: str, classes: int | No
     """Checks one split.
 
     Args:
-      arrays: field name -> [N, ...]. `image` is [N, H, W, C], `label` [N], `tokens` [N, L]; other fields are numbers.
+      arrays: field name -> [N, ...]. `image` is [N, H, W, C], `label` [N], `roll` [N, T, D] of 0 and 1, `tokens`
+        [N, L], or [T] where they are one stream; other fields are numbers.
       where: how messages name it, such as `digits, split train`.
       classes: labels lie in [0, classes).
       levels: stored pixels, or tokens, lie in [0, levels); 0: real-valued.
@@ -25,8 +26,11 @@ def check_arrays(arrays: Mapping[str, np.ndarray], where: str, classes: int | No
         check_image(arrays["image"], where, levels)
     if "label" in arrays:
         check_integers(arrays["label"], "label", where, 1, classes)
+    if "roll" in arrays:
+        check_integers(arrays["roll"], "roll", where, 3, 2)
     if "tokens" in arrays:
-        check_integers(arrays["tokens"], "tokens", where, 2, levels or None)
+        axes = 1 if arrays["tokens"].ndim == 1 else 2
+        check_integers(arrays["tokens"], "tokens", where, axes, levels or None)
 
 
 def check_rows(arrays: Mapping[str, np.ndarray], where: str) -> None:

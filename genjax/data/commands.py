@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from genjax.data import sets
+from genjax.data import sets, texts
 from genjax.data.digits import ABOUT, digits
 from genjax.data.prepared import Recipe, check_set, folder_of, load_arrays, prepare_set, read_seal
 from genjax.data.split import Dataset
@@ -26,7 +26,7 @@ class Row(NamedTuple):
 
     name: str
     state: str  # ready | prepared | not prepared | damaged
-    rows: str  # as published
+    rows: str  # as published; of a text, its characters
     licence: str
     about: str  # source and citation
 
@@ -39,6 +39,8 @@ SETS: Mapping[str, Entry] = {
     "binarized_mnist": Entry(sets.binarized_mnist, sets.BINARIZED_MNIST),
     "fashion_mnist": Entry(sets.fashion_mnist, sets.FASHION_MNIST),
     "fashion_mnist_dynamic": Entry(sets.fashion_mnist_dynamic, sets.FASHION_MNIST),
+    "tiny_shakespeare": Entry(texts.tiny_shakespeare, texts.TINY_SHAKESPEARE),
+    "names": Entry(texts.names, texts.NAMES),
 }
 
 
@@ -50,7 +52,7 @@ def list_sets(data_dir: Where = None, known: Mapping[str, Entry] = SETS) -> list
             rows.append(Row(name, "ready", "1,797", "CC BY 4.0", ABOUT))
         else:
             recipe = entry.recipe
-            counts = " + ".join(f"{count:,}" for count in recipe.rows.values())
+            counts = recipe.size or " + ".join(f"{count:,}" for count in recipe.rows.values())
             rows.append(Row(name, state(recipe, data_dir), counts, recipe.licence, recipe.about))
     return rows
 

@@ -1,7 +1,8 @@
 """The published files of the data sets: where they are, what they must be, how they are got.
 
 TFDS would download them too, but without a limit of time or of size: a file is fetched here by the standard library,
-and believed only once its sha256 digest is the published one. Sizes and digests are those that TFDS pins.
+and believed only once its sha256 digest is the published one. Sizes and digests are those that TFDS pins, where it
+has the set.
 """
 
 import hashlib
@@ -55,6 +56,22 @@ BINARIZED_MNIST_FILES = _originals(
         ("binarized_mnist_train.amat", 78400000, "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d"),
         ("binarized_mnist_valid.amat", 15680000, "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2"),
         ("binarized_mnist_test.amat", 15680000, "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c"),
+    ],
+)
+TINY_SHAKESPEARE_FILES = _originals(
+    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/",
+    [("input.txt", 1115394, "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed")],
+)
+# TFDS has none of the sets below: these are the digests of the files that their authors publish.
+NAMES_FILES = _originals(
+    "https://raw.githubusercontent.com/karpathy/makemore/master/",
+    [("names.txt", 228145, "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d")],
+)
+JSB_CHORALES_FILES = _originals(
+    "https://raw.githubusercontent.com/czhuang/JSB-Chorales-dataset/master/",
+    [
+        ("jsb-chorales-quarter.json", 407200, "2db9329f1881a1d3f49703ec556bf1d6f84b4f6c1d702c156536e93cf31e1c91"),
+        ("jsb-chorales-16th.json", 1741172, "8730aca7b64e7d29493733d1cf19fad4a5b351d8f1845e57dac27728104fd39f"),
     ],
 )
 

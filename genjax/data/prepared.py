@@ -40,9 +40,10 @@ class Recipe(NamedTuple):
     ]  # (folder of originals or None, downloads, tell) -> splits
     rows: Mapping[str, int]  # split -> rows, as published
     classes: int | None
-    levels: int  # values that a stored pixel takes
+    levels: int  # values that a stored pixel or token takes
     licence: str
     about: str  # source and citation
+    size: str = ""  # how `genjax data list` tells the size; its rows, where this is empty
 
 
 def data_directory(given: str | Path | None = None) -> Path:
@@ -96,7 +97,7 @@ def check_splits(recipe: Recipe, splits: Mapping[str, Arrays]) -> None:
     """Raises BadInput unless the splits have the published numbers of rows and values in range."""
     for split, rows in recipe.rows.items():
         check_arrays(splits[split], f"{recipe.name}, split {split}", recipe.classes, recipe.levels)
-        found = len(splits[split]["image"])
+        found = len(next(iter(splits[split].values())))
         if found != rows:
             raise BadInput(
                 f"{recipe.name}, split {split}: {found} rows.", f"Published are {rows}.", "Get the originals."

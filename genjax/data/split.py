@@ -26,7 +26,9 @@ Prepare = Callable[[Batch, Key], Batch]
 class Split(NamedTuple):
     """Rows of a data set and their preparation."""
 
-    arrays: Arrays  # {"image": uint8 [N, H, W, C], "label": int32 [N], "tokens": int32 [N, L], "x": float32 [N, D]}
+    # {"image": uint8 [N, H, W, C], "label": int32 [N], "x": float32 [N, D], "roll": uint8 [N, T, D];
+    #  "tokens": integers [N, L], or [T], a stream; "length": int32 [N], what is real of a padded row}
+    arrays: Arrays
     prepare: Prepare  # traced: raw rows [B, ...] and a key -> what a loss sees, image float32 in [0, 1]
 
 
@@ -134,6 +136,12 @@ def unchanged(batch: Batch, key: Key) -> Batch:
     """Rows as they are stored: tokens, tables."""
     del key
     return batch
+
+
+def wide_tokens(batch: Batch, key: Key) -> Batch:
+    """Tokens, stored in the smallest type that holds them, as int32; other fields are left alone."""
+    del key
+    return {**batch, "tokens": batch["tokens"].astype(jnp.int32)}
 
 
 def scaled(levels: int) -> Prepare:
