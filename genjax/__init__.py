@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from genjax.evaluate import Evaluation as Evaluation
     from genjax.evaluate import Quantity as Quantity
     from genjax.experiment import Experiment as Experiment
+    from genjax.experiment import File as File
+    from genjax.experiment import Text as Text
     from genjax.fields import Count as Count
     from genjax.fields import Fraction as Fraction
     from genjax.fields import NonNegative as NonNegative
@@ -57,7 +59,7 @@ _HOMES = {
     "learners": ("minimize", "alternate", "Player", "repeat"),
     "averages": ("ema", "averaged"),
     "evaluate": ("Evaluation", "Quantity"),
-    "experiment": ("Experiment",),
+    "experiment": ("Experiment", "File", "Text"),
     "fields": ("Positive", "NonNegative", "Fraction", "Count"),
     "errors": ("BadInput",),
 }

@@ -1,8 +1,10 @@
 """Evaluation: masked means of per-example measures over a split, with their standard errors.
 
 A measure returns one number per example, so that the mean over N examples has the standard error
-sqrt(sum (x - mean)^2 / (N (N - 1))).  The last batch is padded, its padding rows weigh nothing, and the same numbers
-come out on any number of devices.  Likelihoods are evaluated at the highest matrix-product precision.
+sqrt(sum (x - mean)^2 / (N (N - 1))).  Where examples differ in length, a quantity names the count that it is measured
+by: the value is then the ratio R = sum x / sum w, so many nats a frame, and its standard error that of the residuals
+x - R w (Cochran, Sampling Techniques, 1977, eq. 6.13).  The last batch is padded, its padding rows weigh nothing, and
+the same numbers come out on any number of devices.  Likelihoods are evaluated at the highest matrix-product precision.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,6 +26,7 @@ class Quantity(NamedTuple):
     kind: str  # "exact", "upper bound", "lower bound", "estimate", ...
     unit: str = "nats"
     better: str = "lower"  # or "higher"
+    per: str = ""  # the measure that counts what the value is per: frames, tokens; "": examples
 
 
 class Evaluation(NamedTuple):
@@ -117,7 +120,6 @@ def _measured(evaluation: Evaluation) -> Callable[..., Any]:
         batch = evaluation.split.prepare(rows, data_key)
         measured = evaluation.measure(state, batch, measure_key)
         _check_names(measured, evaluation)
-        sums = {}
         for name, values in measured.items():
             if getattr(values, "shape", None) != mask.shape:
                 raise BadInput(
@@ -125,23 +127,32 @@ def _measured(evaluation: Evaluation) -> Callable[..., Any]:
                     f"a measure returns one number per example: shape {mask.shape}",
                     "sum over pixels and dimensions, keep the axis of examples",
                 )
-            values = jnp.where(mask > 0, values.astype(jnp.float32), 0.0)
-            total, count = jnp.sum(values), jnp.sum(mask)
-            spread = jnp.sum(mask * (values - total / jnp.maximum(count, 1.0)) ** 2)
-            sums[name] = jnp.stack([total, count, spread])
-        return sums
+        per = {name: evaluation.quantities[name].per for name in measured if name in evaluation.quantities}
+        ones = jnp.ones_like(mask)
+        weights = {name: measured[per[name]] if per.get(name) else ones for name in measured}
+        return {name: _moments(values, weights[name], mask) for name, values in measured.items()}
 
     return one
 
 
+def _moments(values: jax.Array, weights: jax.Array, mask: jax.Array) -> jax.Array:
+    """[6]: rows, sums of values and weights, and their squares and products around the means of the batch."""
+    x, w = (jnp.where(mask > 0, a.astype(jnp.float32), 0.0) for a in (values, weights))
+    count = jnp.sum(mask)
+    dx, dw = (mask * (a - jnp.sum(a) / jnp.maximum(count, 1.0)) for a in (x, w))
+    return jnp.stack([count, jnp.sum(x), jnp.sum(w), jnp.sum(dx * dx), jnp.sum(dw * dw), jnp.sum(dx * dw)])
+
+
 def _check_names(measured: Any, evaluation: Evaluation) -> None:
     found = list(measured) if isinstance(measured, Mapping) else []
-    missing = [name for name in evaluation.quantities if name not in found]
+    counts = [quantity.per for quantity in evaluation.quantities.values() if quantity.per]
+    wanted = [*dict.fromkeys([*evaluation.quantities, *counts])]
+    missing = [name for name in wanted if name not in found]
     if missing or not isinstance(measured, Mapping):
         raise BadInput(
             f"the measure returned {found if isinstance(measured, Mapping) else type(measured).__name__}",
-            f"a mapping of names to [B] numbers, with every name of the quantities: {', '.join(evaluation.quantities)}",
-            f"return {{{', '.join(f'{name!r}: ...' for name in evaluation.quantities)}}}",
+            f"a mapping of names to [B] numbers, with every name of the quantities: {', '.join(wanted)}",
+            f"return {{{', '.join(f'{name!r}: ...' for name in wanted)}}}",
         )
 
 
@@ -162,12 +173,16 @@ def _columns(parts: list[dict[str, np.ndarray]]) -> dict[str, list[np.ndarray]]:
 
 
 def _pooled(name: str, batches: np.ndarray) -> Measured:
-    """Totals, counts and spreads of batches [n, 3] to one mean, in float64 (Chan et al. 1979, pairwise update)."""
-    total, count, spread = np.asarray(batches, np.float64).T
-    rows, mean = count.sum(), total.sum() / count.sum()
-    if not np.isfinite(mean):
+    """The moments of batches [n, 6] as one ratio, in float64 (Chan et al. 1979, pairwise update)."""
+    count, x, w, xx, ww, xw = np.asarray(batches, np.float64).T
+    rows, total = count.sum(), w.sum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = x.sum() / total
+    if not np.isfinite(ratio):
         raise NonFinite(
-            f"{name} is {mean}", "a measure is finite on every example", "look at the measure on single batches"
+            f"{name} is {ratio}", "a measure is finite on every example", "look at the measure on single batches"
         )
-    squares = spread.sum() + np.sum(count * (total / count - mean) ** 2)
-    return Measured(float(mean), float(np.sqrt(squares / (rows * max(rows - 1, 1)))), int(rows))
+    dx, dw = x / count - x.sum() / rows, w / count - total / rows
+    xx, ww, xw = (a.sum() + np.sum(count * b) for a, b in ((xx, dx * dx), (ww, dw * dw), (xw, dx * dw)))
+    residuals = max(xx - 2.0 * ratio * xw + ratio * ratio * ww, 0.0)
+    return Measured(float(ratio), float(np.sqrt(residuals * rows / max(rows - 1, 1)) / total), int(rows))

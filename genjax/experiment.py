@@ -1,5 +1,6 @@
 """An experiment: what one small Python file defines, and what the commands need of it."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,9 +11,27 @@ from genjax.checkpoint.seal import STAGE_NAME
 from genjax.data.checks import check_rows
 from genjax.errors import BadInput
 from genjax.evaluate import Evaluation, Quantity
-from genjax.types import Key, Learner, Source, Stage, State
+from genjax.types import Key, Learner, Params, Source, Stage, State
 
 Images = Any  # float32 in [0, 1]: [n, H, W, C], or [2, n, H, W, C] for pairs shown one above the other
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}\.[a-z0-9]{1,8}")
+
+
+class File(NamedTuple):
+    """A file that a run leaves at every look, such as `forecast.svg` or `table.txt`."""
+
+    draw: Callable[[State, Key], Any]  # traced: arrays
+    encode: Callable[[Any], bytes]  # on the host: NumPy arrays -> the file's content
+
+
+class Text(NamedTuple):
+    """How a model of tokens reads and writes: what `genjax sample RUN --prompt` needs."""
+
+    encode: Callable[[str], Sequence[int]]  # text -> tokens; raises BadInput for what it cannot read
+    decode: Callable[[Sequence[int]], str]
+    decoder: Callable[[Params], Any]  # parameters -> genjax.samplers.decode.Decoder
+    context: int  # tokens that it can hold
+    stop: tuple[int, ...] = ()  # tokens that end a text
 
 
 class Experiment(NamedTuple):
@@ -23,10 +42,14 @@ class Experiment(NamedTuple):
 
     stages: Sequence[Stage]
     evaluations: Mapping[str, Evaluation] = {}  # split name -> what is measured on it
-    sample: Callable[[State, Key, int], Images] | None = None  # of the last stage's state
+    sample: Callable[[State, Key, int], Any] | None = None  # of the last stage's state: Images, or what `formats` write
     pictures: Mapping[str, Callable[[State, Key], Images]] = {}  # further pictures: reconstructions, ...
     select: str | None = None  # "validation/neg_elbo": the measure by which the best checkpoint is kept
     data: str = ""  # the data set's name, for the result lines
+    shown: int = 64  # samples that are drawn at every look
+    formats: Mapping[str, Callable[[np.ndarray], bytes]] = {}  # ".txt": how samples are written that are no pictures
+    files: Mapping[str, File] = {}  # further files, by name
+    text: Text | None = None
 
 
 def evaluations_of(experiment: Experiment, index: int) -> dict[str, Evaluation]:
@@ -74,11 +97,34 @@ def check_experiment(experiment: Experiment) -> None:
             "{name: function (state, key) -> images}",
         ),
         (f"evaluations={experiment.evaluations!r}", isinstance(experiment.evaluations, Mapping), "{name: Evaluation}"),
+        (f"shown={experiment.shown!r}", _whole(experiment.shown, 1), "whole numbers from 1"),
     )
+    _check_written(experiment)
     for name, evaluation in experiment.evaluations.items():
         _check_evaluation(name, evaluation, names)
     if experiment.select is not None:
         _check_select(experiment)
+
+
+def _check_written(experiment: Experiment) -> None:
+    formats, files, text = experiment.formats, experiment.files, experiment.text
+    _check_parts(
+        "Experiment",
+        (
+            f"formats={formats!r}",
+            isinstance(formats, Mapping)
+            and all(isinstance(s, str) and FILE_NAME.fullmatch(f"a{s}") and callable(f) for s, f in formats.items()),
+            "{'.txt': function of the array of samples -> bytes}",
+        ),
+        (f"formats={[*formats]}, and no sample", not formats or experiment.sample is not None, "formats of `sample`"),
+        (
+            f"files={files!r}",
+            isinstance(files, Mapping)
+            and all(isinstance(n, str) and FILE_NAME.fullmatch(n) and _is_file(f) for n, f in files.items()),
+            "{'name.suffix': File(draw, encode)}, both functions",
+        ),
+        (f"text={text!r}", text is None or isinstance(text, Text), "Text(encode, decode, decoder, context), or None"),
+    )
 
 
 def _check_stage(stage: Stage) -> None:
@@ -138,6 +184,10 @@ def _check_parts(where: str, *parts: tuple[str, Any, str]) -> None:
     for what, fits, allowed in parts:
         if not fits:
             raise BadInput(f"{where}: {what}"[:200], f"allowed: {allowed}")
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, File) and callable(value.draw) and callable(value.encode)
 
 
 def _whole(value: Any, least: int) -> bool:

@@ -33,7 +33,7 @@ def explained(where: str, batch_size: int | None = None) -> Iterator[None]:
             f"{where}: {'NumPy or Python control flow on a traced value' if traced else told}{_user_line(error)}",
             "losses are traced: use jax.numpy, jnp.where, jax.lax.cond; shapes are fixed"
             if traced
-            else "raised by a function of the experiment while it was traced",
+            else "raised by a function of the experiment",
             "run again with --debug for the whole traceback",
         ) from error
 

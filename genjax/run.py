@@ -206,7 +206,8 @@ def _train(
         for log in logs:
             log.picture(name, stage, index, step, draw(images))
 
-    outlets = Outlets(row, picture, show, store, sealed.append, stop, begin)
+    file = lambda name, index, step, content: [log.file(name, index, step, content()) for log in logs]
+    outlets = Outlets(row, picture, file, show, store, sealed.append, stop, begin)
     chosen = Options(*(getattr(options, name) for name in Options._fields))
     _say(_headline(loaded, directory, experiment, options), leader)
     write_results(directory, leader, {"state": "running"})

@@ -46,6 +46,7 @@ class Outlets(NamedTuple):
 
     row: Callable[[Mapping[str, Any]], None]  # one log row
     picture: Callable[[str, str, int, int, np.ndarray], Any]  # (name, stage, stage index, step, images)
+    file: Callable[[str, int, int, Callable[[], bytes]], Any]  # (name, stage index, step, content)
     progress: Callable[[Stage, int, Mapping[str, float]], None]  # (stage, step, mean metrics)
     store: Store
     saved: Callable[[Seal], None]  # called after a seal, in the commit thread
@@ -118,9 +119,8 @@ def train(experiment: Experiment, directory: Path, options: Options, outlets: Ou
             if state is None:
                 outlets.begin(index, found[1].step if found else -1)
             state, step = (found[0], found[1].step) if found else (_start(stage, program, state), 0)
-            view = open_view(
-                experiment, index, mesh, keys.evaluate, program.abstract, outlets.row, outlets.picture, outlets.stop
-            )
+            seen = (outlets.row, outlets.picture, outlets.file, outlets.stop)
+            view = open_view(experiment, index, mesh, keys.evaluate, program.abstract, *seen)
             begun = step
             state, step, seconds = _run_stage(stage, index, program, state, step, options, outlets, view)
             busy, updates = busy + seconds, updates + step - begun

@@ -1,18 +1,19 @@
 """What is seen of a stage while it trains: its evaluations, its pictures, the score that selects a checkpoint."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 
 from genjax import parallel
-from genjax.errors import NonFinite
+from genjax.errors import BadInput, NonFinite
 from genjax.evaluate import Evaluation, Measured, averaged_state, check_measure, evaluator
 from genjax.experiment import Experiment, evaluations_of
 from genjax.explaining import explained
 from genjax.types import Key, State
 
-SHOWN = 64  # samples in a picture
+Encoders = Mapping[str, Callable[[Any], bytes]]  # file name -> content; none: a picture
 
 
 class View(NamedTuple):
@@ -25,7 +26,15 @@ class View(NamedTuple):
 
 
 def open_view(
-    experiment: Experiment, index: int, mesh: Any, key: Key, abstract: State, row: Any, picture: Any, stop: Any
+    experiment: Experiment,
+    index: int,
+    mesh: Any,
+    key: Key,
+    abstract: State,
+    row: Any,
+    picture: Any,
+    file: Any,
+    stop: Any,
 ) -> View:
     """The evaluations and pictures of stage `index`; each is compiled when it is first used.
 
@@ -37,6 +46,7 @@ def open_view(
       abstract: shapes and dtypes of the stage's state.
       row: writes a log row.
       picture: (name, stage, stage index, step, images) writes a picture.
+      file: (name, stage index, step, content) writes a file; content() -> bytes.
       stop: asked between batches; True ends an evaluation with Preempted.
     """
     stage, last = experiment.stages[index], index == len(experiment.stages) - 1
@@ -47,11 +57,7 @@ def open_view(
                 check_measure(evaluation, abstract)
     compiled: dict[str, Callable[..., dict[str, Measured]]] = {}
     about = {"stage": stage.name, "stage_index": index}
-    pictures = dict(experiment.pictures)
-    sample = experiment.sample
-    if sample is not None:
-        pictures = {"samples": lambda state, key: sample(state, key, SHOWN), **pictures}
-    drawn = {name: jax.jit(draw, out_shardings=parallel.replicated(mesh)) for name, draw in pictures.items()}
+    drawn = _drawn(experiment, mesh)
 
     def run(name: str, evaluation: Evaluation, state: State, step: int) -> dict[str, Measured]:
         if name not in compiled:
@@ -80,10 +86,39 @@ def open_view(
         if not last:
             return
         seen = averaged_state(state)
-        for name, draw in drawn.items():
+        for name, (draw, encoders) in drawn.items():
             with explained(f"picture {name!r}"):
-                images = jax.device_get(draw(seen, jax.random.fold_in(key, 2**31)))
-            picture(name, stage.name, index, step, images)
+                arrays = jax.device_get(draw(seen, jax.random.fold_in(key, 2**31)))
+            if not encoders:
+                picture(name, stage.name, index, step, arrays)
+            for written, encode in encoders.items():
+                file(written, index, step, partial(encoded, written, encode, arrays))
 
     chosen = experiment.select
     return View(measure, look, lambda metrics: metrics.get(chosen) if chosen else None, bool(chosen) and last)
+
+
+def _drawn(experiment: Experiment, mesh: Any) -> dict[str, tuple[Callable[[State, Key], Any], Encoders]]:
+    """What is drawn at every look, compiled when first used, by name, and how it is written."""
+    sample, shown = experiment.sample, experiment.shown
+    found: dict[str, tuple[Callable[[State, Key], Any], Encoders]] = {}
+    if sample is not None:
+        named = {f"samples{suffix}": encode for suffix, encode in experiment.formats.items()}
+        found["samples"] = (lambda state, key: sample(state, key, shown)), named
+    found |= {name: (draw, {}) for name, draw in experiment.pictures.items()}
+    found |= {name: (file.draw, {name: file.encode}) for name, file in experiment.files.items()}
+    whole = parallel.replicated(mesh)
+    return {name: (jax.jit(draw, out_shardings=whole), encoders) for name, (draw, encoders) in found.items()}
+
+
+def encoded(name: str, encode: Callable[[Any], bytes], arrays: Any) -> bytes:
+    """The content of a file; what goes wrong in the user's function is told by the file's name.
+
+    >>> encoded("a.txt", lambda numbers: str(numbers).encode(), [1, 2])
+    b'[1, 2]'
+    """
+    with explained(f"file {name!r}"):
+        content = encode(arrays)
+    if not isinstance(content, bytes):
+        raise BadInput(f"file {name!r}: its function returned {type(content).__name__}", "the content as bytes")
+    return content

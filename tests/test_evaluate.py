@@ -81,3 +81,50 @@ def test_a_mean_instead_of_one_number_per_example_is_refused():
 def test_a_mean_that_is_not_finite_is_named():
     with pytest.raises(NonFinite, match="value is nan"):
         run(lambda state, batch, key: {"value": jnp.where(batch["x"] == VALUES[3], jnp.nan, batch["x"])}, 10)
+
+
+# --- a value per frame: the ratio of two sums ------------------------------------------------------------------------
+
+FRAMES = np.random.default_rng(4).integers(1, 60, size=37).astype(np.float32)
+SONGS = Split({"nats": FRAMES * 8.0 + np.sqrt(FRAMES) * (VALUES - 80.0), "frames": FRAMES}, lambda rows, key: rows)
+
+
+def per_frame(state, batch, key):
+    return {"value": batch["nats"], "frames": batch["frames"]}
+
+
+def measure_songs(batch_size, measure=per_frame, per="frames"):
+    evaluation = Evaluation(measure, SONGS, batch_size, {"value": Quantity("exact", "nats/frame", per=per)})
+    return evaluator(evaluation, parallel.mesh(1))(STATE, jax.random.key(0))["value"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 37, 100])
+def test_a_value_per_frame_is_a_ratio_of_sums_with_its_error(batch_size):
+    nats, frames = (np.asarray(SONGS.arrays[name], np.float64) for name in ("nats", "frames"))
+    ratio = nats.sum() / frames.sum()
+    residuals = nats - ratio * frames
+    error = np.sqrt(np.sum(residuals**2) / (37 * 36)) / frames.mean()
+    measured = measure_songs(batch_size)
+    np.testing.assert_allclose(measured.value, ratio, rtol=1e-6)
+    np.testing.assert_allclose(measured.standard_error, error, rtol=1e-4)
+    assert measured.count == 37
+    means = (nats / frames).mean()
+    assert abs(measured.value - means) > 1e-2, "the planted bug, a mean of the songs' own means, would not be seen"
+
+
+def test_the_error_of_a_ratio_is_that_of_its_jackknife():
+    """An independent estimate: leave one song out (Quenouille 1956); equal to order 1/N."""
+    nats, frames = (np.asarray(SONGS.arrays[name], np.float64) for name in ("nats", "frames"))
+    left = (nats.sum() - nats) / (frames.sum() - frames)
+    jackknife = np.sqrt(36 / 37 * np.sum((left - left.mean()) ** 2))
+    np.testing.assert_allclose(measure_songs(10).standard_error, jackknife, rtol=0.1)
+
+
+def test_a_count_that_is_not_measured_is_named():
+    with pytest.raises(BadInput, match="frames"):
+        measure_songs(10, measure=lambda state, batch, key: {"value": batch["nats"]})
+
+
+def test_a_ratio_to_nothing_is_no_number():
+    with pytest.raises(NonFinite, match="value"):
+        measure_songs(10, measure=lambda s, batch, k: {"value": batch["nats"], "frames": 0.0 * batch["frames"]})

@@ -15,11 +15,12 @@ from genjax.report.log import read_log
 
 
 class Snapshot(NamedTuple):
-    """A picture of some step."""
+    """A picture or another file of some step."""
 
     stage_index: int
     step: int
-    png: bytes
+    data: bytes
+    path: str  # below the run directory
 
 
 class Contents(NamedTuple):
@@ -32,6 +33,7 @@ class Contents(NamedTuple):
     rows: Sequence[Mapping[str, Any]]  # metrics.jsonl
     source: str  # the experiment file
     pictures: Mapping[str, Sequence[Snapshot]]  # in the order of training
+    files: Mapping[str, Sequence[Snapshot]]  # by name with suffix, such as samples.txt, in the order of training
     notes: Sequence[str]  # what could not be read
 
 
@@ -48,7 +50,9 @@ def read_contents(directory: str | Path) -> Contents:
         notes.append(str(error))
     source = directory / "experiment.py"
     text = source.read_text("utf-8", errors="replace") if source.is_file() else ""
-    return Contents(directory, config, environment, outcome, rows, text, _pictures(directory / "pictures"), notes)
+    pictures = {name[:-4]: found for name, found in _snapshots(directory, "pictures").items() if name.endswith(".png")}
+    files = _snapshots(directory, "files")
+    return Contents(directory, config, environment, outcome, rows, text, pictures, files, notes)
 
 
 def name_of(run: Contents) -> str:
@@ -60,7 +64,7 @@ def name_of(run: Contents) -> str:
 def description(run: Contents) -> str:
     """The first paragraph of the experiment's docstring, on one line.
 
-    >>> run = Contents(Path("."), {}, {}, {}, [], '"A VAE\\\\non digits.\\\\n\\\\nPaper: ..."', {}, [])
+    >>> run = Contents(Path("."), {}, {}, {}, [], '"A VAE\\\\non digits.\\\\n\\\\nPaper: ..."', {}, {}, [])
     >>> description(run)
     'A VAE on digits.'
     """
@@ -103,12 +107,13 @@ def _object(path: Path, notes: list[str]) -> Mapping[str, Any]:
     return mapping(value)
 
 
-def _pictures(folder: Path) -> dict[str, list[Snapshot]]:
-    pictures: dict[str, list[Snapshot]] = {}
-    for path in sorted(folder.glob("*.png")):
+def _snapshots(directory: Path, folder: str) -> dict[str, list[Snapshot]]:
+    """NAME-STAGE-STEP.SUFFIX of a folder, by NAME.SUFFIX; a .png that is none is left out."""
+    found: dict[str, list[Snapshot]] = {}
+    for path in sorted((directory / folder).glob("*.*")):
         match = re.fullmatch(r"(.+)-(\d+)-(\d+)", path.stem)
         data = path.read_bytes()
-        if match and data.startswith(b"\x89PNG"):
-            snapshot = Snapshot(int(match[2]), int(match[3]), data)
-            pictures.setdefault(match[1], []).append(snapshot)
-    return {name: sorted(found, key=lambda s: s[:2]) for name, found in pictures.items()}
+        if match and (path.suffix != ".png" or data.startswith(b"\x89PNG")):
+            snapshot = Snapshot(int(match[2]), int(match[3]), data, f"{folder}/{path.name}")
+            found.setdefault(match[1] + path.suffix, []).append(snapshot)
+    return {name: sorted(several, key=lambda s: s[:2]) for name, several in found.items()}

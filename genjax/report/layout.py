@@ -19,7 +19,9 @@ def page(title: str, body: Html) -> str:
     style, script = (
         resources.files("genjax.report").joinpath(f"page.{end}").read_text("utf-8") for end in ("css", "js")
     )
-    policy = f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}"
+    policy = (
+        f"default-src 'none'; img-src data:; media-src data:; style-src {_digest(style)}; script-src {_digest(script)}"
+    )
     head = join(
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=policy),

@@ -35,11 +35,12 @@ class Log(NamedTuple):
 
     write: Callable[[Mapping[str, Any]], None]  # a row: stage, stage_index, step, kind and metrics (scalars)
     picture: Callable[[str, str, int, int, np.ndarray], Path]  # (name, stage, stage_index, step, uint8 [h, w, 3])
+    file: Callable[[str, int, int, bytes], Path]  # (name with its suffix, stage_index, step, content)
     close: Callable[[], None]
 
 
 def open_log(directory: str | Path, stage_steps: Sequence[int], after: tuple[int, int] | None = None) -> Log:
-    """Opens `metrics.jsonl`, `pictures/` and `tensorboard/` of a run directory to add to them.
+    """Opens `metrics.jsonl`, `pictures/`, `files/` and `tensorboard/` of a run directory to add to them.
 
     Args:
       directory: the run directory; it exists.
@@ -80,11 +81,16 @@ def open_log(directory: str | Path, stage_steps: Sequence[int], after: tuple[int
         _at_edge(lambda: board.image(starts[stage_index] + step, name, pixels), directory / "tensorboard")
         return save_png(path, pixels, {"name": name, "stage": stage, "stage_index": stage_index, "step": step})
 
+    def written(name: str, stage_index: int, step: int, content: bytes) -> Path:
+        stem, _, suffix = name.rpartition(".")
+        (directory / "files").mkdir(exist_ok=True)
+        return write_whole(directory / "files" / f"{stem}-{stage_index:02d}-{step:09d}.{suffix}", content)
+
     def close() -> None:
         file.close()
         _at_edge(board.close, directory / "tensorboard")
 
-    return Log(write, picture, close)
+    return Log(write, picture, written, close)
 
 
 def read_log(directory: str | Path) -> list[dict[str, Any]]:

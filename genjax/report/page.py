@@ -1,6 +1,5 @@
 """The page of a run, `report.html`: what was reached, how it looks, how it went, what it cost, what to do next."""
 
-import base64
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -9,15 +8,14 @@ from typing import Any
 
 from genjax.report import contents
 from genjax.report.charts import stage_charts
-from genjax.report.contents import Contents, Snapshot, mapping
+from genjax.report.contents import Contents, mapping
 from genjax.report.files import write_whole
 from genjax.report.layout import byte_text, counted, fact_list, measured, page, plain, section, table
 from genjax.report.markup import Html, element, join
 from genjax.report.progress import duration
+from genjax.report.reels import reels
 from genjax.report.source import coloured, linked
 
-MOST = 12  # snapshots of a picture on the page, fewer of large ones; the others stay in pictures/
-HEAVY = 6 * 2**20  # bytes of one picture's snapshots
 MEANING = {
     "upper bound": "the true value is at most this",
     "lower bound": "the true value is at least this",
@@ -50,7 +48,7 @@ def write_report(directory: str | Path) -> Path:
     body = join(
         _head(run),
         _results(run),
-        _pictures(run),
+        reels(run),
         stage_charts(run.rows, str(run.config.get("select") or ""), contents.results(run)),
         _configuration(run),
         _cost(run),
@@ -125,35 +123,6 @@ def _circumstances(line: Mapping[str, Any]) -> str:
         line.get("precision"),
     ]
     return " · ".join(str(part) for part in parts if part)
-
-
-def _pictures(run: Contents) -> Html | None:
-    names = sorted(run.pictures, key=lambda name: (name != "samples", name))
-    reels = [_reel(name, run.pictures[name], run) for name in names]
-    return section("Pictures through training", element("div", *reels, class_="reels")) if reels else None
-
-
-def _reel(name: str, snapshots: Sequence[Snapshot], run: Contents) -> Html:
-    """A film strip of one picture; the script turns it into one frame with a slider."""
-    last = len(snapshots) - 1
-    count = min(MOST, len(snapshots), max(2, HEAVY // max(len(snapshot.png) for snapshot in snapshots)))
-    shown = [snapshots[round(i * last / max(count - 1, 1))] for i in range(count)] if last else list(snapshots)
-    stages = {row.get("stage_index"): str(row.get("stage")) for row in run.rows}
-    several = len({s.stage_index for s in snapshots}) > 1
-    frames = []
-    for snapshot in shown:
-        when = f"step {snapshot.step:,}" + (
-            f" of {stages.get(snapshot.stage_index, snapshot.stage_index)}" if several else ""
-        )
-        data = "data:image/png;base64," + base64.b64encode(snapshot.png).decode()
-        width, height = (int.from_bytes(snapshot.png[i : i + 4], "big") for i in (16, 20))
-        image = element("img", src=data, alt=f"{_spaced(name)} at {when}", width=width, height=height)
-        frames.append(element("figure", image, element("figcaption", when)))
-    hint = "originals above" if "reconstruct" in name else None
-    left_out = f"{len(shown)} of {len(snapshots)} snapshots" if len(shown) < len(snapshots) else None
-    about = " · ".join(part for part in (hint, left_out) if part)
-    title = element("h3", _spaced(name), element("small", about) if about else None)
-    return element("div", title, element("div", *frames, class_="strip", tabindex=0), class_="reel")
 
 
 def _configuration(run: Contents) -> Html | None:
