@@ -1,0 +1,197 @@
+"""Causal attention: within documents, over a cache, with rotary positions and grouped heads.
+
+With queries q, keys k and values v of one head, D numbers a token,
+
+    o_t = sum_s a_ts v_s,    a_ts = softmax over s of q_t . k_s / sqrt(D),    start_t <= s <= t
+
+`start_t` is the first token of the document that token t belongs to, 0 where a row is one document; several documents
+can so be packed into a row.  Masked scores are the most negative number, so that their weights, and every derivative
+with respect to what they hide, are exactly 0.  H query heads share K <= H heads of keys and values, H / K each
+(Ainslie et al. 2023, arXiv:2305.13245).  Attention is that of Vaswani et al. 2017, arXiv:1706.03762, section 3.2.
+
+On a GPU `jax.nn.dot_product_attention` does the work, by cuDNN in half precision.  On CPU the heads become the batch
+of one batched product, (B K) x (H / K T) x S, which is what XLA's CPU backend multiplies without copies.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax.types import Array, Key
+
+
+def documents(segments: Array) -> tuple[jax.Array, jax.Array]:
+    """Where each token stands in its document, and where that document starts.
+
+    A document is a run of equal numbers; the numbers themselves do not matter.
+
+    Args:
+      segments: [B, T] integers.
+
+    Returns:
+      (position from 0, start), [B, T] int32 each.
+
+    >>> position, start = documents(jnp.array([[7, 7, 7, 9, 9, 7]]))
+    >>> position.tolist(), start.tolist()
+    ([[0, 1, 2, 0, 1, 0]], [[0, 0, 0, 3, 3, 5]])
+    """
+    segments = jnp.asarray(segments)
+    index = jnp.broadcast_to(jnp.arange(segments.shape[1], dtype=jnp.int32), segments.shape)
+    first = jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)))
+    start = jax.lax.cummax(jnp.where(first, index, 0), axis=1)
+    return index - start, start
+
+
+def rotary_table(positions: int, dims: int) -> np.ndarray:
+    """cos and sin of t theta_i, theta_i = 10000^(-2 i / D): how far position t turns the i-th pair of a head.
+
+    Su et al., RoFormer, 2021, https://arxiv.org/abs/2104.09864, section 3.2.2.  In float64 first: the angle of a late
+    position has many turns.
+
+    Args:
+      positions: of the context.
+      dims: D, even: numbers a head.
+
+    Returns:
+      [positions, D] float32: D / 2 cosines, then D / 2 sines.
+
+    >>> rotary_table(2, 2).round(4).tolist()  # 0 and 1 radian
+    [[1.0, 0.0], [0.5403, 0.8415]]
+    """
+    theta = 10_000.0 ** (-np.arange(0, dims, 2) / dims)
+    angle = np.arange(positions)[:, None] * theta
+    return np.concatenate([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+
+
+def rotate(x: Array, turns: Array) -> jax.Array:
+    """Each pair (x_i, x_{i + D/2}) of a head turned by its angle: q_t . k_s then depends on t - s alone.
+
+    Args:
+      x: [B, T, heads, D] queries or keys.
+      turns: [T, D] or [B, T, D], rows of `rotary_table`.
+
+    Returns:
+      [B, T, heads, D] in the dtype of `x`.
+
+    >>> quarter = jnp.array([[0.0, 1.0]])  # cos, sin of 90 degrees
+    >>> rotate(jnp.array([[[[1.0, 0.0]]]]), quarter)[0, 0, 0].tolist()
+    [0.0, 1.0]
+    """
+    x = jnp.asarray(x)
+    turns = jnp.expand_dims(jnp.asarray(turns, x.dtype), axis=-2)
+    turns = turns if turns.ndim == 4 else turns[None]
+    cos, sin = jnp.split(turns, 2, axis=-1)
+    left, right = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)
+
+
+def dropped(x: jax.Array, rate: float, key: Key | None) -> jax.Array:
+    """Dropout: 0 with probability `rate`, else x / (1 - rate) (Srivastava et al. 2014, JMLR 15).
+
+    Random words of 16 bits cost half of 32.  The rate is thereby a multiple of 2^-16, by which the rest is divided,
+    so that the mean is exact.
+
+    Args:
+      x: any array.
+      rate: in [0, 1).
+      key: None: no dropout.
+
+    >>> kept = dropped(jnp.ones(10_000), 0.25, jax.random.key(0))
+    >>> sorted({round(float(v), 4) for v in kept}), abs(float(kept.mean()) - 1) < 0.02
+    ([0.0, 1.3333], True)
+    """
+    if key is None or rate == 0.0:
+        return x
+    kept = round((1.0 - rate) * 2**16)
+    keep = jax.random.bits(key, x.shape, jnp.uint16) < jnp.uint32(kept)
+    return jnp.where(keep, x * jnp.asarray(2**16 / kept, x.dtype), jnp.zeros((), x.dtype))
+
+
+def attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, start: Array | None = None, rate: float = 0.0, key: Key | None = None
+) -> jax.Array:
+    """Every token attends to itself and what stands before it in its document.
+
+    Args:
+      q: [B, T, H, D]
+      k, v: [B, T, K, D], K divides H.
+      start: [B, T] from `documents`; None: a row is one document.
+      rate: of dropout on the weights.
+      key: of that dropout; None: no dropout.
+
+    Returns:
+      [B, T, H, D].
+
+    >>> v = jnp.array([1.0, 3.0]).reshape(1, 2, 1, 1)
+    >>> attend(0 * v, 0 * v, v).ravel().tolist(), attend(0 * v, 0 * v, v, jnp.array([[0, 1]])).ravel().tolist()
+    ([1.0, 2.0], [1.0, 3.0])
+    """
+    index = jnp.arange(q.shape[1])
+    seen = (index[None, :] <= index[:, None])[None]
+    if start is not None:
+        seen = seen & (index[None, None, :] >= jnp.asarray(start)[:, :, None])
+    if jax.default_backend() == "cpu" or (key is not None and rate > 0.0):
+        return _explicit(q, k, v, seen, rate, key)
+    half = q.dtype in (jnp.bfloat16, jnp.float16)
+    fused = jax.default_backend() == "gpu" and half and q.shape[-1] <= 128
+    mask = None if start is None else seen[:, None]
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation="cudnn" if fused else "xla")
+
+
+def attend_cached(q: jax.Array, k: jax.Array, v: jax.Array, position: Array) -> jax.Array:
+    """T tokens at positions position .. position + T - 1 attend to a cache that holds them already.
+
+    Args:
+      q: [B, T, H, D].
+      k, v: [B, K, L, D], the cache: what lies beyond a token's own position is not looked at.
+      position: int32 scalar.
+
+    Returns:
+      [B, T, H, D].
+
+    >>> v = jnp.array([1.0, 3.0, 1e9]).reshape(1, 1, 3, 1)
+    >>> float(attend_cached(jnp.zeros((1, 1, 1, 1)), 0 * v, v, jnp.int32(1))[0, 0, 0, 0])
+    2.0
+    """
+    own = position + jnp.arange(q.shape[1])
+    seen = (jnp.arange(k.shape[2])[None, :] <= own[:, None])[None]
+    return _weighted(q, k, v, seen, 0.0, None)
+
+
+def written(cache: jax.Array, new: jax.Array, position: Array) -> jax.Array:
+    """The cache with the keys, or values, of new tokens at `position` and after.
+
+    Args:
+      cache: [B, K, L, D].
+      new: [B, T, K, D].
+      position: int32 scalar, position + T <= L.
+
+    Returns:
+      [B, K, L, D].
+
+    >>> written(jnp.zeros((1, 1, 3, 1)), jnp.ones((1, 1, 1, 1)), jnp.int32(1)).ravel().tolist()
+    [0.0, 1.0, 0.0]
+    """
+    return jax.lax.dynamic_update_slice_in_dim(cache, new.swapaxes(1, 2).astype(cache.dtype), position, axis=2)
+
+
+def _explicit(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array, rate: float, key: Key | None) -> jax.Array:
+    return _weighted(q, k.swapaxes(1, 2), v.swapaxes(1, 2), seen, rate, key)
+
+
+def _weighted(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array, rate: float, key: Any) -> jax.Array:
+    """q [B, T, H, D], k and v [B, K, S, D], seen [1 or B, T, S] -> [B, T, H, D]; scores and softmax in float32."""
+    rows, length, heads, dims = q.shape
+    shared = k.shape[1]
+    grouped = q.reshape(rows, length, shared, heads // shared, dims).transpose(0, 2, 3, 1, 4)
+    grouped = grouped.reshape(rows, shared, -1, dims) * jnp.asarray(1.0 / math.sqrt(dims), q.dtype)
+    scores = jnp.einsum("bkqd,bksd->bkqs", grouped, k, preferred_element_type=jnp.float32)
+    scores = scores.reshape(rows, shared, heads // shared, length, -1)
+    scores = jnp.where(seen[:, None, None], scores, jnp.finfo(jnp.float32).min)
+    weights = dropped(jax.nn.softmax(scores, axis=-1), rate, key).astype(v.dtype)
+    mixed = jnp.einsum("bkqs,bksd->bkqd", weights.reshape(rows, shared, -1, k.shape[2]), v)
+    mixed = mixed.reshape(rows, shared, heads // shared, length, dims)
+    return mixed.transpose(0, 3, 1, 2, 4).reshape(rows, length, heads, dims)
