@@ -1,11 +1,12 @@
 """What `genjax data list`, `genjax data prepare` and `genjax data check` do."""
 
 import difflib
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from genjax.data import sets, texts
+from genjax.data import rolls, sets, texts
 from genjax.data.digits import ABOUT, digits
 from genjax.data.prepared import Recipe, check_set, folder_of, load_arrays, prepare_set, read_seal
 from genjax.data.split import Dataset
@@ -41,6 +42,8 @@ SETS: Mapping[str, Entry] = {
     "fashion_mnist_dynamic": Entry(sets.fashion_mnist_dynamic, sets.FASHION_MNIST),
     "tiny_shakespeare": Entry(texts.tiny_shakespeare, texts.TINY_SHAKESPEARE),
     "names": Entry(texts.names, texts.NAMES),
+    "jsb_chorales": Entry(rolls.jsb_chorales, rolls.JSB_CHORALES),
+    "jsb_chorales_16th": Entry(functools.partial(rolls.jsb_chorales, "16th"), rolls.JSB_CHORALES_16TH),
 }
 
 

@@ -65,6 +65,11 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray], fractions: Sequen
     levels, prepare = _levels(arrays)
     classes = int(arrays["label"].max()) + 1 if "label" in arrays and len(arrays["label"]) else None
     check_arrays(arrays, str(path), classes, levels)
+    if "tokens" in arrays and arrays["tokens"].ndim == 1:
+        what = f"{path}, field tokens: its shape {arrays['tokens'].shape} is one long stream."
+        raise BadInput(
+            what, "Rows of tokens are [rows, length].", "Use genjax.data.windows(np.load(path), length, ...)"
+        )
     parts = carve(len(next(iter(arrays.values()))), fractions)
     splits = {
         split: Split(take(arrays, rows), prepare)
