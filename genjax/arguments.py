@@ -11,11 +11,29 @@ import io
 import re
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+
+from typing_extensions import Doc
 
 from genjax.errors import BadInput
 from genjax.fields import Field
 from genjax.kinds import kind_name
+
+# options of several commands, each with its one text
+Devices = Annotated[int | None, Doc("How many devices to use; default: all.")]
+CheckpointEvery = Annotated[
+    int | None, Doc("Updates between checkpoints; default: a fifth of the stage, at most 5,000.")
+]
+LogEvery = Annotated[int | None, Doc("Updates between log lines; default: a hundredth of the stage, at most 1,000.")]
+EvaluateEvery = Annotated[int | None, Doc("Updates between evaluations; default: a tenth of the stage.")]
+Precision = Annotated[
+    Literal["float32", "tensorfloat32", "bfloat16"],
+    Doc("bfloat16 computes in bfloat16 with float32 parameters and reductions."),
+]
+Parallel = Annotated[
+    Literal["jit", "fsdp", "pmap"],
+    Doc("jit: replicated state; fsdp: state sharded over the devices; pmap: one program a device."),
+]
 
 
 def parse(

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from genjax.checkpoint.places import places
-from genjax.checkpoint.seal import differences
+from genjax.checkpoint.seal import STAGE_NAME, differences
 from genjax.errors import BadInput
 from genjax.fields import Loaded
 from genjax.record import environment, read_config, read_results
 from genjax.report import write_whole
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def run_directory(workdir: str | None, experiment: str) -> Path:
@@ -39,7 +37,7 @@ def run_directory(workdir: str | None, experiment: str) -> Path:
         safe = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment).strip("._-")[:60] or "run"
         return Path("runs") / f"{safe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     directory = Path(workdir)
-    if not workdir or ".." in directory.parts or not NAME.fullmatch(directory.absolute().name):
+    if not workdir or ".." in directory.parts or not STAGE_NAME.fullmatch(directory.absolute().name):
         raise BadInput(
             f"--workdir {workdir[:120]}",
             "a path without '..' whose last part is the run's name: letters, digits, '.', '_', '-', at most 100",

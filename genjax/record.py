@@ -1,35 +1,38 @@
 """What a run directory says in words: configuration, environment, results.
 
 `config.json` holds the experiment's fields beside the command's options, and `facts`: the part that must not change
-when a run goes on.  `results.json` holds the run's state, and each result with its kind: a bound and an exact value
-never look alike.
+when a run goes on.  `results.json` holds the run's state, what it has cost over all its processes, and each result with
+its kind: a bound and an exact value never look alike.
 """
 
 import dataclasses
 import hashlib
 import inspect
 import json
+import math
 import os
 import platform
 import resource
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 import genjax
 from genjax.averages import has_ema
-from genjax.checkpoint.seal import config_hash
+from genjax.checkpoint.seal import Identity, config_hash
 from genjax.data.split import fingerprint
 from genjax.errors import BadInput, Damaged
 from genjax.experiment import Experiment
 from genjax.fields import Loaded
 from genjax.report import write_whole
+from genjax.train import Cost
 
 RECORDED = ("JAX_PLATFORMS", "XLA_FLAGS", "CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURM_NNODES", "TPU_NAME")
+COST_EVERY = 10.0  # seconds after which the cost so far is written again: a kill loses the count of no more
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -94,6 +97,12 @@ def fingerprints(experiment: Experiment) -> str:
     return hashlib.sha256("\n".join([*trained, *measured]).encode()).hexdigest()[:16]
 
 
+def identity_of(directory: Path, experiment: Experiment) -> Identity:
+    """What every checkpoint of a run repeats."""
+    config, prng = read_config(directory), str(jax.random.key_impl(jax.random.key(0)))
+    return Identity(config["run_id"], config["facts"], code_version(), fingerprints(experiment), prng)
+
+
 def shared_facts(config: Mapping[str, Any]) -> dict[str, Any]:
     """What else must be alike on all processes of a run: the command's options, the library's version, JAX's."""
     options = {name: value for name, value in config.items() if name != "experiment"}
@@ -155,6 +164,47 @@ def write_results(directory: Path, leader: bool, values: Mapping[str, Any]) -> N
     if leader:
         facts = read_config(directory)["facts"]
         write_whole(directory / "results.json", json.dumps({**values, "facts": facts}, indent=1))
+
+
+class Results(NamedTuple):
+    """`results.json` of a run that is being worked on."""
+
+    write: Callable[[Mapping[str, Any]], dict[str, Any]]  # state, message, ...; the cost is added; returns it all
+    spend: Callable[[Cost], None]  # counts it; writes it when COST_EVERY seconds have passed since the last writing
+
+
+def open_results(directory: Path, leader: bool) -> Results:
+    """The results of a run, whose cost goes on from what the processes before this one have left.
+
+    Args:
+      directory: of the run, locked.
+      leader: whether this is the first process, which alone writes.
+    """
+    before = read_results(directory)
+    number, written = int(_count(before, "processes")) + 1, time.monotonic()
+    total = Cost(*(type(zero)(_count(before, name)) for name, zero in zip(Cost._fields, Cost(), strict=True)))
+
+    def write(values: Mapping[str, Any]) -> dict[str, Any]:
+        nonlocal written
+        written = time.monotonic()
+        rate = total.examples / total.seconds if total.seconds > 0 else None
+        told = {**values, **total._asdict(), "examples_per_second": rate, "processes": number}
+        write_results(directory, leader, told)
+        return told
+
+    def spend(cost: Cost) -> None:
+        nonlocal total
+        total = Cost(*(old + new for old, new in zip(total, cost, strict=True)))
+        if time.monotonic() - written >= COST_EVERY:
+            write({"state": "running"})
+
+    return Results(write, spend)
+
+
+def _count(results: Mapping[str, Any], name: str) -> float:
+    """A number of results.json, which may be damaged, or of an older version."""
+    value = results.get(name)
+    return value if isinstance(value, int | float) and 0 <= value < math.inf else 0
 
 
 def result_lines(

@@ -19,7 +19,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 
 from genjax import hosts, parallel
-from genjax.checkpoint import Identity, Seal, lock, open_store, seals
+from genjax.arguments import CheckpointEvery, Devices, EvaluateEvery, LogEvery, Parallel, Precision
+from genjax.checkpoint import Seal, lock, open_store, seals
 from genjax.compilation import PRECISIONS, check_seed
 from genjax.directory import check_allowed, check_run, run_directory, settle
 from genjax.errors import BadInput, Damaged, Preempted
@@ -27,18 +28,18 @@ from genjax.experiment import Experiment
 from genjax.fields import Loaded, build, load
 from genjax.kinds import fits, kind_name
 from genjax.record import (
-    code_version,
+    Results,
     configuration,
     evaluation_line,
     facts_of,
-    fingerprints,
     finished,
+    identity_of,
+    open_results,
     peak_bytes,
     read_config,
     result_lines,
     result_text,
     shared_facts,
-    write_results,
 )
 from genjax.report import Log, draw, open_log, open_progress, write_report
 from genjax.stopping import stop_requests
@@ -53,18 +54,12 @@ class TrainOptions(NamedTuple):
     """The run's own directory; default: runs/EXPERIMENT-DATE-TIME. A directory that holds this run is gone on with."""
     seed: int = 0
     """From 0 to 2^32 - 1; parameters, batches and noise are pure functions of it."""
-    devices: int | None = None
-    """How many devices to use; default: all."""
-    checkpoint_every: int | None = None
-    """Updates between checkpoints; default: a fifth of the stage, at most 5,000."""
-    log_every: int | None = None
-    """Updates between log lines; default: a hundredth of the stage, at most 1,000."""
-    evaluate_every: int | None = None
-    """Updates between evaluations; default: a tenth of the stage."""
-    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
-    """bfloat16 computes in bfloat16 with float32 parameters and reductions."""
-    parallel: Literal["jit", "fsdp", "pmap"] = "jit"
-    """jit: replicated state; fsdp: state sharded over the devices; pmap: one program a device."""
+    devices: Devices = None
+    checkpoint_every: CheckpointEvery = None
+    log_every: LogEvery = None
+    evaluate_every: EvaluateEvery = None
+    precision: Precision = "float32"
+    parallel: Parallel = "jit"
     keep: int = 3
     """Newest checkpoints to keep; the best one and the last of each stage are kept besides."""
     allow_change: tuple[str, ...] = ()
@@ -119,7 +114,7 @@ def start_run(loaded: Loaded, values: Mapping[str, Any], options: TrainOptions) 
                     told.append(True)
                 return bool(told)
 
-            return _train(experiment, directory, loaded, facts, options, stop, leader)
+            return _train(experiment, directory, loaded, options, stop, leader)
 
 
 def identified(
@@ -163,14 +158,12 @@ def _kept(directory: Path, name: str, kind: Any, values: Mapping[str, Any], defa
 
 
 def _train(
-    experiment: Experiment, directory: Path, loaded: Loaded, facts: dict[str, Any], options: TrainOptions,
-    stop: Callable[[], bool], leader: bool,
+    experiment: Experiment, directory: Path, loaded: Loaded, options: TrainOptions, stop: Callable[[], bool],
+    leader: bool,
 ) -> int:  # fmt: skip
-    progress, run_id = open_progress(sys.stderr), read_config(directory)["run_id"]
-    prng = str(jax.random.key_impl(jax.random.key(0)))
-    identity = Identity(run_id, facts, code_version(), fingerprints(experiment), prng)
-    better = _better(experiment)
-    store = open_store(directory, identity, keep=options.keep, better=better)
+    progress, better = open_progress(sys.stderr), _better(experiment)
+    store = open_store(directory, identity_of(directory, experiment), keep=options.keep, better=better)
+    results = open_results(directory, leader)
     logs: list[Log] = []  # of the first process, one
     scores: list[float] = []
 
@@ -207,10 +200,10 @@ def _train(
             log.picture(name, stage, index, step, draw(images))
 
     file = lambda name, index, step, content: [log.file(name, index, step, content()) for log in logs]
-    outlets = Outlets(row, picture, file, show, store, sealed.append, stop, begin)
+    outlets = Outlets(row, picture, file, show, store, sealed.append, stop, begin, results.spend)
     chosen = Options(*(getattr(options, name) for name in Options._fields))
     _say(_headline(loaded, directory, experiment, options), leader)
-    write_results(directory, leader, {"state": "running"})
+    results.write({"state": "running"})
     try:
         outcome = train(experiment, directory, chosen, outlets)
     except BaseException as error:
@@ -218,7 +211,7 @@ def _train(
         progress.close()
         state = {2: "refused", 3: "non-finite", 4: "damaged", 75: "preempted"}.get(getattr(error, "exit_code", 1))
         ended = {"state": state or "failed", "message": str(error)}
-        _close(store.close, lambda: write_results(directory, leader, ended))
+        _close(store.close, lambda: results.write(ended))
         if leader:
             _close(*(log.close for log in logs), lambda: write_report(directory))
         if isinstance(error, Preempted):
@@ -229,7 +222,7 @@ def _train(
     store.close()
     for log in logs:
         log.close()
-        _finish(experiment, directory, loaded, options, outcome)
+        _finish(experiment, directory, loaded, outcome, results)
     return 0
 
 
@@ -240,18 +233,16 @@ def _close(*acts: Callable[[], Any]) -> None:
             act()
 
 
-def _finish(experiment: Experiment, directory: Path, loaded: Loaded, options: TrainOptions, outcome: Outcome) -> None:
+def _finish(experiment: Experiment, directory: Path, loaded: Loaded, outcome: Outcome, results: Results) -> None:
     lines = result_lines(experiment, outcome.results, outcome.state, outcome.step, read_config(directory))
-    rate = outcome.examples / outcome.seconds if outcome.examples else None
-    write_results(directory, True, {
-        "state": "finished", "results": lines, "parameters": outcome.parameters, "seconds": outcome.seconds,
-        "compile_seconds": outcome.compile_seconds, "examples_per_second": rate, "peak_bytes": peak_bytes(),
-    })  # fmt: skip
+    ended = {"results": lines, "parameters": outcome.parameters, "peak_bytes": peak_bytes()}
+    told = results.write({"state": "finished", **ended})
     report = write_report(directory)
     _say("", True)
     for line in lines:
         _say(result_text(line), True)
-    cost = f"{outcome.updates:,} updates in {outcome.seconds:.1f} s, {outcome.compile_seconds:.1f} s compiling"
+    cost = f"{told['updates']:,} updates in {told['seconds']:.1f} s, {told['compile_seconds']:.1f} s compiling"
+    cost += f", in {told['processes']} processes one after the other" if told["processes"] > 1 else ""
     _say("\n".join([f"cost     {cost}", f"report   {report}", *_next_steps(directory, loaded, experiment)]), True)
 
 

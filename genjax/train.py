@@ -17,9 +17,10 @@ import jax
 import numpy as np
 
 from genjax import parallel
-from genjax.checkpoint import Seal, Store, restore, seals
+from genjax.checkpoint import Ruined, Seal, Store, restore, seals
+from genjax.checkpoint.places import places
 from genjax.compilation import Program, Totals, compile_stage, stage_keys
-from genjax.errors import BadInput, Damaged, NonFinite, Preempted
+from genjax.errors import BadInput, NonFinite, Preempted
 from genjax.evaluate import Measured, averaged_state
 from genjax.experiment import Experiment, check_experiment, parameter_count
 from genjax.explaining import explained, within_memory
@@ -41,6 +42,15 @@ class Options(NamedTuple):
     parallel: str = "jit"
 
 
+class Cost(NamedTuple):
+    """What training has cost, without its evaluations and pictures."""
+
+    seconds: float = 0.0  # spent on updates
+    compile_seconds: float = 0.0
+    updates: int = 0
+    examples: int = 0
+
+
 class Outlets(NamedTuple):
     """Where the loop speaks to: the run directory's log, the terminal, the checkpoint store."""
 
@@ -52,6 +62,7 @@ class Outlets(NamedTuple):
     saved: Callable[[Seal], None]  # called after a seal, in the commit thread
     stop: Callable[[], bool]  # asked to stop? called once a compiled call, answered alike by all processes
     begin: Callable[[int, int], None] = lambda stage_index, step: None  # what is taken up; step -1: nothing
+    spent: Callable[[Cost], None] = lambda cost: None  # after each compilation and log interval: what it took
 
 
 class Outcome(NamedTuple):
@@ -61,10 +72,6 @@ class Outcome(NamedTuple):
     step: int  # of that state: the last, or the one that the experiment selects
     results: Mapping[str, Measured]  # "test/neg_elbo" -> its mean and standard error
     parameters: int
-    seconds: float  # spent on updates by this process
-    compile_seconds: float
-    updates: int  # done by this process
-    examples: int  # seen by this process
 
 
 class _Interval(NamedTuple):
@@ -96,7 +103,6 @@ def train(experiment: Experiment, directory: Path, options: Options, outlets: Ou
     check_experiment(experiment)
     check_intervals(options)
     mesh = parallel.mesh(options.devices)
-    compiling, busy, updates, examples = 0.0, 0.0, 0, 0
     state: Any = None
     program: Any = None
     step, index = 0, _resume_stage(directory)
@@ -105,7 +111,7 @@ def train(experiment: Experiment, directory: Path, options: Options, outlets: Ou
         with within_memory(f"stage {stage.name!r}", stage.data.batch_size):
             keys = stage_keys(options.seed, index)
             program = compile_stage(stage, keys, options.seed, mesh, options.precision, options.parallel)
-            compiling += program.seconds
+            outlets.spent(Cost(compile_seconds=program.seconds))
             found = restore(directory, program.abstract, stage_index=index) if state is None else None
             if found is None and state is None and index > 0:
                 index -= 1  # every checkpoint of this stage is damaged: it begins again where the stage before it ended
@@ -117,32 +123,39 @@ def train(experiment: Experiment, directory: Path, options: Options, outlets: Ou
                     "give more steps, or start in a new directory",
                 )
             if state is None:
-                outlets.begin(index, found[1].step if found else -1)
+                outlets.begin(index, (found[1].step if found else 0) or -1)  # what is seen at step 0 is seen again
             state, step = (found[0], found[1].step) if found else (_start(stage, program, state), 0)
             seen = (outlets.row, outlets.picture, outlets.file, outlets.stop)
             view = open_view(experiment, index, mesh, keys.evaluate, program.abstract, *seen)
-            begun = step
-            state, step, seconds = _run_stage(stage, index, program, state, step, options, outlets, view)
-            busy, updates = busy + seconds, updates + step - begun
-            examples += (step - begun) * stage.data.batch_size
+            state, step = _run_stage(stage, index, program, state, step, options, outlets, view)
             index += 1
     state, step = restore_selected(experiment, directory, program.abstract, have=step) or (state, step)
     results = view.measure(state, step, final=True)
     view.look(state, step)
     size = parameter_count(averaged_state(state).params)
-    return Outcome(state, step, results, size, busy, compiling, updates, examples)
+    return Outcome(state, step, results, size)
 
 
 def _run_stage(
     stage: Stage, index: int, program: Program, state: State, step: int, options: Options, outlets: Outlets, view: View
-) -> tuple[State, int, float]:
+) -> tuple[State, int]:
     save_every, log_every, look_every = _intervals(stage, options)
-    totals, start, busy, clock = program.zero(), step, 0.0, time.perf_counter()
+    totals, start, clock = program.zero(), step, time.perf_counter()
     pending: deque[_Interval] = deque()
     ticks: deque[Any] = deque()
+
+    def save(measured: Mapping[str, Measured], final: bool) -> None:
+        metrics = {name: value.value for name, value in measured.items()}
+        outlets.store.save(
+            state, stage=stage.name, stage_index=index, step=step, metrics=metrics, score=view.score(metrics),
+            final=final, on_saved=outlets.saved,
+        )  # fmt: skip
+
     if step == 0:
-        view.measure(state, step)
+        measured = view.measure(state, step)
         view.look(state, step)
+        if stage.steps == 0:  # it ends as it began, and can be sampled and evaluated like any other
+            save(measured, final=True)
         clock = time.perf_counter()
     while step < stage.steps:
         boundary = min(stage.steps, *(_next(step, every) for every in (save_every, log_every, look_every)))
@@ -160,8 +173,7 @@ def _run_stage(
             pending.append(_Interval(start, step, totals))
             totals, start = program.zero(), step
         while len(pending) > (0 if looking or saving else 1):
-            clock, seconds = _log(pending.popleft(), clock, stage, index, program, outlets)
-            busy += seconds
+            clock = _log(pending.popleft(), clock, stage, index, program, outlets)
         measured = {}
         try:
             if looking and not stopping:
@@ -170,11 +182,7 @@ def _run_stage(
         except Preempted:  # asked to stop between two batches: what was trained is saved, the measure is given up
             saving, stopping = True, not done
         if saving:
-            metrics = {name: value.value for name, value in measured.items()}
-            outlets.store.save(
-                state, stage=stage.name, stage_index=index, step=step, metrics=metrics, score=view.score(metrics),
-                final=done, on_saved=outlets.saved,
-            )  # fmt: skip
+            save(measured, final=done)
         if looking or saving:
             clock = time.perf_counter()
         if stopping:
@@ -182,48 +190,31 @@ def _run_stage(
             told = f"stopped at step {step:,} of {stage.steps:,} of stage {stage.name!r}"
             raise Preempted(told, "the state is saved")
     outlets.store.wait()
-    return state, step, busy
+    return state, step
 
 
-def _log(
-    interval: _Interval, clock: float, stage: Stage, index: int, program: Program, outlets: Outlets
-) -> tuple[float, float]:
+def _log(interval: _Interval, clock: float, stage: Stage, index: int, program: Program, outlets: Outlets) -> float:
     totals = jax.device_get(interval.totals)  # waits for an interval that is over, or nearly so
-    now = time.perf_counter()
+    now, kept = time.perf_counter(), int(totals.count)
+    outlets.spent(Cost(seconds=now - clock, updates=kept, examples=kept * stage.data.batch_size))
     if totals.bad >= 0:
         raise NonFinite(
-            f"stage {stage.name!r}, step {interval.first + int(totals.count):,}: "
-            f"{program.leaves[int(totals.bad)]} is not finite",
+            f"stage {stage.name!r}, step {interval.first + kept:,}: {program.leaves[int(totals.bad)]} is not finite",
             "the update that made it was not kept; the last good checkpoint stands",
             "lower the learning rate, clip gradients (optax.clip_by_global_norm), or look at the data of that step",
         )
-    means = {name: float(value) / max(int(totals.count), 1) for name, value in totals.sums.items()}
+    means = {name: float(value) / max(kept, 1) for name, value in totals.sums.items()}
     rate = (interval.last - interval.first) / max(now - clock, 1e-9)
     row = {"stage": stage.name, "stage_index": index, "step": interval.last, "kind": "train"}
     outlets.row({**row, **means, "updates_per_second": rate})
     outlets.progress(stage, interval.last, means)
-    return now, now - clock
-
-
-def selected_step(experiment: Experiment, directory: Path) -> int | None:
-    """The step of the last stage's best kept checkpoint by `experiment.select`; None: nothing selects, or none is kept.
-
-    Keeping the best by a validation measure stands in for early stopping.
-    """
-    if experiment.select is None:
-        return None
-    split, _, measure = experiment.select.partition("/")
-    sign = 1.0 if experiment.evaluations[split].quantities[measure].better == "lower" else -1.0
-    last = len(experiment.stages) - 1
-    kept = [seal for seal in seals(directory) if seal.stage_index == last]
-    measured = [(seal.metrics.get(experiment.select), seal.step) for seal in kept]
-    return min(((sign * value, step) for value, step in measured if value is not None), default=(0.0, None))[1]
+    return now
 
 
 def restore_selected(
     experiment: Experiment, directory: Path, abstract: State, have: int | None = None
 ) -> tuple[State, int] | None:
-    """The best checkpoint by `experiment.select` that is sound.
+    """The best checkpoint of the last stage by `experiment.select` that is sound, in place of early stopping.
 
     Args:
       experiment, directory: of the run.
@@ -233,16 +224,26 @@ def restore_selected(
     Returns:
       (state, step).  None: nothing selects, no kept checkpoint is sound, or the best is the step `have`.
     """
-    for _ in seals(directory):
-        step = selected_step(experiment, directory)
-        if step is None or step == have:
+    for step in _best_first(experiment, directory):
+        if step == have:
             return None
         try:
             found = restore(directory, abstract, step=step, stage_index=len(experiment.stages) - 1)
             return (found[0], step) if found else None
-        except Damaged:
-            continue  # it is in quarantine now: the next best
+        except Ruined:
+            continue  # the next best
     return None
+
+
+def _best_first(experiment: Experiment, directory: Path) -> list[int]:
+    """The steps of the last stage's kept checkpoints that were measured, the best first; none if nothing selects."""
+    if experiment.select is None:
+        return []
+    split, _, measure = experiment.select.partition("/")
+    sign = 1.0 if experiment.evaluations[split].quantities[measure].better == "lower" else -1.0
+    kept = [seal for seal in seals(directory) if seal.stage_index == len(experiment.stages) - 1]
+    measured = [(seal.metrics.get(experiment.select), seal.step) for seal in kept]
+    return [step for _, step in sorted((sign * value, step) for value, step in measured if value is not None)]
 
 
 def _start(stage: Stage, program: Program, previous: State | None) -> State:
@@ -264,9 +265,9 @@ def _start(stage: Stage, program: Program, previous: State | None) -> State:
 
 
 def _resume_stage(directory: Path) -> int:
-    """The stage to take up: the newest that has a sealed checkpoint, 0 for a new run."""
-    found = seals(directory)
-    return found[0].stage_index if found else 0
+    """The stage to take up: the newest that has a checkpoint, 0 for a new run."""
+    found = places(directory)
+    return found[0][0] if found else 0
 
 
 def _intervals(stage: Stage, options: Options) -> tuple[int, int, int]:

@@ -15,19 +15,18 @@ deletion begins.  A process killed anywhere leaves complete checkpoints and rubb
 """
 
 from genjax.checkpoint.lock import lock
-from genjax.checkpoint.places import newest, seals
-from genjax.checkpoint.restoring import restore
+from genjax.checkpoint.places import seals
+from genjax.checkpoint.restoring import Ruined, restore
 from genjax.checkpoint.saving import Store, open_store
-from genjax.checkpoint.seal import Identity, Seal, check_same, config_hash
+from genjax.checkpoint.seal import Identity, Seal, config_hash
 
 __all__ = [
     "Identity",
+    "Ruined",
     "Seal",
     "Store",
-    "check_same",
     "config_hash",
     "lock",
-    "newest",
     "open_store",
     "restore",
     "seals",

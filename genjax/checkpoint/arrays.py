@@ -9,6 +9,7 @@ twice as long.
 import asyncio
 import itertools
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,14 @@ def meet() -> None:
         asyncio.run(_orbax().multihost.sync_global_processes("genjax", operation_id=name, timeout=PATIENCE))
 
 
-def first_line(error: Exception) -> str:
+def system_error(error: BaseException) -> int | None:
+    """The system's number for an error, which Orbax wraps in text; None where the system reported none."""
+    told = re.search(r"os_error_code='(\d+)'", str(error))
+    number = int(told[1]) if told else getattr(error, "errno", None)
+    return number if isinstance(number, int) else None
+
+
+def first_line(error: BaseException) -> str:
     """What a library said, without the pages that Orbax adds."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 

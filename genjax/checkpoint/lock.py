@@ -14,6 +14,7 @@ import jax
 from genjax.errors import BadInput
 
 PATIENCE = 1.0  # seconds to wait for a process that is just ending
+_held: set[tuple[int, int]] = set()  # the locks of this process: device and inode of each LOCK
 
 
 @contextlib.contextmanager
@@ -30,14 +31,36 @@ def lock(directory: str | os.PathLike) -> Iterator[None]:
         return
     try:
         Path(directory).mkdir(parents=True, exist_ok=True)
-        file = os.open(Path(directory) / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        file = _open(directory)
     except OSError as error:
         raise unwritable(directory, error) from error
     try:
         _seize(file, directory)
-        yield
+        _held.add(_name(file))
+        try:
+            yield
+        finally:
+            _held.discard(_name(file))
     finally:
         os.close(file)  # this releases it; the file stays, because removing it would race with the next writer
+
+
+@contextlib.contextmanager
+def unless_locked(directory: str | os.PathLike) -> Iterator[str | None]:
+    """For who only reads: whether something may be moved now.  Nobody begins to write before the block ends.
+
+    Yields:
+      None: this process holds the lock, or nobody did.  Else who holds it, or why that cannot be told.
+    """
+    try:
+        file = _open(directory)
+    except OSError as error:
+        yield f"LOCK cannot be opened: {error.strerror}"
+        return
+    try:
+        yield None if _name(file) in _held else _hindrance(file)
+    finally:
+        os.close(file)
 
 
 def unwritable(directory: str | os.PathLike, error: OSError) -> BadInput:
@@ -47,6 +70,25 @@ def unwritable(directory: str | os.PathLike, error: OSError) -> BadInput:
         "a directory of this user, on a disk with free space and file locks",
         "choose another directory with --workdir",
     )
+
+
+def _open(directory: str | os.PathLike) -> int:
+    return os.open(Path(directory) / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+def _name(file: int) -> tuple[int, int]:
+    found = os.fstat(file)
+    return found.st_dev, found.st_ino
+
+
+def _hindrance(file: int) -> str | None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return f"{_holder(file)} writes here"
+    except OSError as error:
+        return f"LOCK cannot be asked for: {error.strerror}"
+    return None
 
 
 def _seize(file: int, directory: str | os.PathLike) -> None:

@@ -40,19 +40,6 @@ def seals(directory: str | os.PathLike) -> list[Seal]:
     return found
 
 
-def newest(directory: str | os.PathLike) -> Seal | None:
-    """The newest sealed checkpoint of a run; None if the run has not saved yet.
-
-    Raises:
-      Damaged: there are checkpoints, and none has a whole seal.
-      BadInput: one is of a newer format.
-    """
-    found = seals(directory)
-    if not found:
-        refuse_ruins(directory, [f"{path.name}: SEAL.json is damaged" for _, _, path in places(directory)])
-    return found[0] if found else None
-
-
 def refuse_ruins(directory: str | os.PathLike, problems: Sequence[str]) -> None:
     """Raise if there were checkpoints and none is left: such a run must not start from zero silently.
 
@@ -65,7 +52,7 @@ def refuse_ruins(directory: str | os.PathLike, problems: Sequence[str]) -> None:
     if listed:
         raise Damaged(
             f"no checkpoint of {directory} can be used: {'; '.join(listed)}",
-            "what is damaged stays in its directory quarantine/",
+            "what is damaged is never deleted: it stays where it is, or in quarantine/",
             "start again in a new directory, or put back checkpoints/ from a copy",
         )
 

@@ -1,6 +1,6 @@
 """Restoring: the newest checkpoint whose arrays have the digests of its seal, onto any devices."""
 
-import contextlib
+import asyncio
 import errno
 import os
 import sys
@@ -13,13 +13,16 @@ import numpy as np
 
 from genjax import digest
 from genjax.checkpoint import arrays
+from genjax.checkpoint.lock import unless_locked
 from genjax.checkpoint.places import places, refuse_ruins, set_aside
-from genjax.checkpoint.seal import Seal, check_files, differences, place, read_seal
+from genjax.checkpoint.seal import Broken, Seal, check_files, differences, place, read_seal
 from genjax.errors import BadInput, Damaged, GenjaxError
 
 SHOWN = 10  # leaves in a message
-# What says nothing about the bytes on the disk: too little memory, too many open files, no permission.
-_NOT_DAMAGE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM)
+
+
+class Ruined(Damaged):
+    """The checkpoint that was asked for is damaged; another may be whole."""
 
 
 def _to_stderr(line: str) -> None:
@@ -36,6 +39,8 @@ def restore(
 ) -> tuple[Any, Seal] | None:
     """Restore the newest sound checkpoint.  A damaged one is moved to quarantine/ and the one before is tried.
 
+    It is not moved while another process holds the run's lock: who only reads leaves the order to who writes.
+
     Args:
       directory: the run directory.
       abstract: the tree of `jax.ShapeDtypeStruct` to fill, with the shardings that the arrays shall have.
@@ -49,7 +54,8 @@ def restore(
 
     Raises:
       BadInput: the structure is another than that of `abstract`, the step is not kept, or the format is newer.
-      Damaged: there were checkpoints and none can be used, or the asked one cannot.
+      Ruined: the asked one is damaged.
+      Damaged: there were checkpoints and none can be used; or one cannot be read though it is whole.
     """
     found = [one for one in places(directory) if stage_index in (None, one[0])]
     asked = [path for _, number, path in found if step in (None, number)][: None if step is None else 1]
@@ -58,19 +64,19 @@ def restore(
         raise BadInput(
             f"step {step} of {directory} is not kept", f"kept: {listed}", "ask for one of them, or the newest"
         )
-    problems = []
+    problems, where = dict[Path, str](), ""
     for path in asked:
         restored, problem = _attempt(path, abstract, config)
         if restored is not None:
             return restored
         if not path.exists():  # its writer deleted it while we read: newer ones are there
             return restore(directory, abstract, step, stage_index, config, tell)
-        problems.append(f"{path.name}: {problem}")
-        _quarantine(path, problem, tell)
+        problems[path] = f"{path.name}: {problem}"
+        where = _quarantine(path, problem, tell)
     if step is not None and problems:
-        raise Damaged(f"the asked checkpoint is damaged: {problems[0]}", "it is in quarantine/ now", "ask for another")
-    if not places(directory):
-        refuse_ruins(directory, problems)
+        raise Ruined(f"the asked checkpoint is damaged: {problems[asked[0]]}", f"it was {where}", "ask for another")
+    if all(path in problems for _, _, path in places(directory)):
+        refuse_ruins(directory, list(problems.values()))
     return None
 
 
@@ -82,9 +88,8 @@ def _attempt(path: Path, abstract: Any, config: Mapping[str, Any] | None) -> tup
         restored = _load(path, seal, abstract, config), seal
     except GenjaxError:
         raise
-    except Exception as error:
-        _refuse_innocent(error, path)
-        problem = arrays.first_line(error)
+    except (Exception, asyncio.CancelledError) as error:  # the latter is no Exception, and Orbax loads by asyncio
+        problem = _damage(path, error)
     return (restored, "") if _all_agree(restored is not None) else (None, problem or "another process cannot read it")
 
 
@@ -96,7 +101,7 @@ def _load(path: Path, seal: Seal, abstract: Any, config: Mapping[str, Any] | Non
     for name, lane in digest.measure(leaves).items():
         saved = seal.leaves[name]
         if digest.text(lane, leaves[name].shape, str(leaves[name].dtype)) != saved["digest"]:
-            raise ValueError(f"{name} has another digest than its seal says")
+            raise Broken(f"{name} has another digest than its seal says")
     return jax.tree.unflatten(jax.tree.structure(abstract), [leaves[name] for name in targets])
 
 
@@ -120,16 +125,32 @@ def _kind(dtype: str, shape: Any) -> str:
     return f"{dtype}[{','.join(map(str, shape))}]"
 
 
-def _refuse_innocent(error: Exception, path: Path) -> None:
-    """Raise for errors that do not speak against the checkpoint: it stays where it is."""
-    words = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "Out of memory")
-    innocent = isinstance(error, MemoryError) or getattr(error, "errno", None) in _NOT_DAMAGE
-    if innocent or any(word in str(error) for word in words):
-        raise Damaged(
-            f"checkpoint {path.name} cannot be read: {arrays.first_line(error)}",
-            "it was left where it is",
-            "check memory, open files (ulimit -n) and permissions, then run the same command again",
-        ) from error
+def _damage(path: Path, error: BaseException) -> str:
+    """What is wrong with the bytes of a checkpoint that could not be read.
+
+    Whatever was raised, and by whichever version of whichever library: what counts is whether the files are those that
+    were sealed.  Only a seal, a file or a digest that differs, and a disk that cannot read, speak against them.
+
+    Raises:
+      Damaged: nothing does; the checkpoint stays where it is.
+    """
+    found, why = error, "its files are as they were sealed"
+    if not _against_the_bytes(error):
+        try:
+            check_files(path / "state", read_seal(path), whole=True)
+        except (Broken, OSError) as other:
+            found, why = other, f"whether its files are as they were sealed cannot be told: {arrays.first_line(other)}"
+    if _against_the_bytes(found):
+        return arrays.first_line(found)
+    raise Damaged(
+        f"checkpoint {path.name} cannot be read: {type(error).__name__}: {arrays.first_line(error)}",
+        f"{why}; it was left where it is",
+        "check memory, open files (ulimit -n), permissions, versions of jax and orbax, then run the same command again",
+    ) from error
+
+
+def _against_the_bytes(error: BaseException) -> bool:
+    return isinstance(error, Broken) or arrays.system_error(error) == errno.EIO
 
 
 def _all_agree(mine: bool) -> bool:
@@ -140,11 +161,18 @@ def _all_agree(mine: bool) -> bool:
     return bool(process_allgather(np.asarray(mine)).all())
 
 
-def _quarantine(path: Path, problem: str, tell: Callable[[str], None]) -> None:
+def _quarantine(path: Path, problem: str, tell: Callable[[str], None]) -> str:
+    """Set a damaged checkpoint aside if nobody else writes here; where it is now."""
+    where = "moved to quarantine/"
     if jax.process_index() == 0:
-        moved = "left where it is"
-        with contextlib.suppress(OSError):
-            set_aside(path)
-            moved = "moved to quarantine/"
-        tell(f"checkpoint {path.name} is damaged ({problem}): {moved}")
+        with unless_locked(path.parent.parent) as hindrance:
+            try:
+                if hindrance is None:
+                    set_aside(path)
+                else:
+                    where = f"left where it is: {hindrance}"
+            except OSError as error:
+                where = f"left where it is: {error.strerror}"
+        tell(f"checkpoint {path.name} is damaged ({problem}): {where}")
     arrays.meet()
+    return where

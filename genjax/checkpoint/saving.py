@@ -12,7 +12,6 @@ before the seal, so that there is none.
 import contextlib
 import errno
 import os
-import re
 import shutil
 import sys
 import threading
@@ -213,9 +212,8 @@ def _whole_or_nothing(seal: Seal, partial: Path) -> Iterator[None]:
 
 
 def _explain(error: Exception) -> tuple[str, str]:
-    """The reason of a failed save, and what to do: Orbax wraps the system's error in text."""
-    told = re.search(r"os_error_code='(\d+)'", str(error))
-    number = int(told[1]) if told else getattr(error, "errno", None)
+    """The reason of a failed save, and what to do."""
+    number = arrays.system_error(error)
     remedies: dict[int, str] = {
         **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space on that disk"),
         **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make the directory writable"),

@@ -5,15 +5,20 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Mapping
+import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from genjax.errors import BadInput
 
 VERSION = 1
-SMALL = 2**20  # bytes: all but the arrays themselves, which have their own digests
+SMALL = 2**20  # bytes: all but the arrays themselves, whose own digests are compared when they are read
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Broken(ValueError):
+    """What lies on the disk is not what was sealed."""
 
 
 class Identity(NamedTuple):
@@ -42,7 +47,7 @@ class Seal(NamedTuple):
     score: float | None  # by which the best is kept
     leaves: dict[str, dict[str, Any]]  # path -> {"shape", "dtype", "digest"}
     final: bool  # the last state of its stage
-    files: dict[str, dict[str, Any]] = {}  # path -> {"size", "sha256"}; large files have no "sha256"
+    files: dict[str, dict[str, Any]] = {}  # path -> {"size", "sha256"}
     version: int = VERSION
 
 
@@ -97,19 +102,19 @@ def read_seal(directory: Path) -> Seal:
     """Read and check a seal.
 
     Raises:
-      ValueError: it is missing, damaged, or that of another directory.
+      Broken: it is missing, damaged, or that of another directory.
       BadInput: it is whole, and of a newer format.
     """
     try:
         body = json.loads((directory / "SEAL.json").read_text())
         whole = body.pop("digest") == _digest(body)
         version = body["version"]
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError("SEAL.json is missing") from None
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise Broken("SEAL.json is missing") from None
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         whole = False
     if not whole:
-        raise ValueError("SEAL.json is damaged")
+        raise Broken("SEAL.json is damaged")
     if version > VERSION:
         raise BadInput(
             f"checkpoint {directory.name} has format {version}",
@@ -118,66 +123,39 @@ def read_seal(directory: Path) -> Seal:
         )
     seal = Seal(**body)
     if place(seal) != directory.name.removeprefix(".tmp-"):
-        raise ValueError(f"SEAL.json is that of {place(seal)}")
+        raise Broken(f"SEAL.json is that of {place(seal)}")
     return seal
 
 
 def inventory(directory: Path) -> dict[str, dict[str, Any]]:
-    """The sizes of all files below a directory, and the digests of the small ones.
-
-    It spares Orbax damaged metadata, of which it makes noise: only damage within arrays gets past it, to the digests.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for path in sorted(directory.rglob("*")):
-        if path.is_file():
-            size = path.stat().st_size
-            content = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} if size <= SMALL else {}
-            found[str(path.relative_to(directory))] = {"size": size, **content}
-    return found
+    """The size and the digest of every file below a directory."""
+    files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(directory)): {"size": path.stat().st_size, "sha256": _sha256(path)} for path in files}
 
 
-def check_files(directory: Path, seal: Seal) -> None:
+def check_files(directory: Path, seal: Seal, whole: bool = False) -> None:
     """Compare the files below a directory with the seal.
 
-    Raises:
-      ValueError: names the first file that is missing or another.
-    """
-    found = inventory(directory)
-    for name, known in seal.files.items():
-        if name not in found:
-            raise ValueError(f"{name} is missing")
-        if found[name] != known:
-            raise ValueError(f"{name} is another file than was sealed")
-
-
-def check_same(saved: Mapping[str, Any], config: Mapping[str, Any], allow: Collection[str] = ()) -> None:
-    """Refuse to go on with another configuration.
+    It spares Orbax damaged metadata, of which it makes noise: only damage within arrays gets past it, to the digests.
 
     Args:
-      saved: the configuration in the seal.
-      config: that of this command.
-      allow: fields that may differ.
+      directory: of the arrays.
+      seal: what they must be.
+      whole: read the large files too, of which else only the size is compared.
 
     Raises:
-      BadInput: names each other field that differs, with both values.
-
-    >>> check_same({"width": 200, "seed": 0}, {"width": 200, "seed": 1}, allow=["seed"])
-    >>> check_same({"width": 200, "seed": 0}, {"width": 400, "seed": 0})
-    Traceback (most recent call last):
-    genjax.errors.BadInput: this run was started with another configuration: width 200 -> 400
-    ...
+      Broken: names the first file that is missing or another.
     """
-    changed = {
-        name: line
-        for name, line in differences(saved, config).items()
-        if name not in allow and name.split(".")[0] not in allow
-    }
-    if changed:
-        raise BadInput(
-            "this run was started with another configuration: " + "; ".join(changed.values()),
-            "a run goes on with the values it was started with, but for fields that you name as allowed to differ",
-            "give the old values, or start in a new directory",
-        )
+    for name, known in seal.files.items():
+        try:
+            found = os.stat(directory / name)  # not is_file(), which hides what else may be wrong with a file system
+        except (FileNotFoundError, NotADirectoryError):
+            raise Broken(f"{name} is missing") from None
+        same = stat.S_ISREG(found.st_mode) and found.st_size == known["size"]
+        if same and "sha256" in known and (whole or found.st_size <= SMALL):
+            same = _sha256(directory / name) == known["sha256"]
+        if not same:
+            raise Broken(f"{name} is another file than was sealed")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -195,6 +173,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         elif before != after and _canonical(before) != _canonical(after):  # the second: NaN equals NaN
             found[prefix + name] = f"{prefix}{name} {before} -> {after}"
     return found
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _canonical(value: Any) -> str:
