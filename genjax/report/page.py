@@ -146,11 +146,13 @@ def _configuration(run: Contents) -> Html | None:
 
 def _cost(run: Contents) -> Html | None:
     known, place = run.outcome, run.environment
-    seconds, compiling = known.get("seconds"), known.get("compile_seconds")
+    seconds, compiling, processes = (known.get(name) for name in ("seconds", "compile_seconds", "processes"))
     tiles = {
         "parameters": counted(known.get("parameters")),
+        "updates": counted(known.get("updates")),
         "training": duration(seconds) if isinstance(seconds, int | float) else "",
         "compilation": duration(compiling) if isinstance(compiling, int | float) else "",
+        "processes, one after the other": counted(processes) if processes != 1 else "",
         "examples a second": counted(known.get("examples_per_second")),
         "peak memory": byte_text(known.get("peak_bytes")),
         "device": _devices(place.get("device_count"), place.get("device_kind") or place.get("platform")),

@@ -1,22 +1,22 @@
 """The command `genjax sweep`: its options, its directory, what is left to do, and how it ends."""
 
 import hashlib
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 
+from genjax.arguments import CheckpointEvery, Devices, EvaluateEvery, LogEvery, Parallel, Precision
 from genjax.checkpoint import lock
-from genjax.directory import NAME
+from genjax.checkpoint.seal import STAGE_NAME
 from genjax.errors import BadInput, Preempted
 from genjax.fields import Loaded
 from genjax.listing import read_object
 from genjax.record import configuration
 from genjax.sweep.grid import Grid, Point
 from genjax.sweep.lane_runs import by_lanes
-from genjax.sweep.processes import CODES, OWN, by_processes, without
+from genjax.sweep.processes import CODES, by_processes
 from genjax.sweep.ranking import Ended, best_run, point_row, ranking_text, write_sweep
 
 
@@ -29,21 +29,15 @@ class SweepOptions(NamedTuple):
     """How many runs at a time, each in its own process."""
     vmap: bool = False
     """One compiled program trains all points at once, for seeds and float fields: on accelerators, or small models.
-    It writes no checkpoints, and measures each point at its last step."""
+    Each point leaves one checkpoint, of its last step, and is measured there."""
     seed: int = 0
     """The seed of every point, where it is not swept."""
-    devices: int | None = None
-    """How many devices a run uses; default: all."""
-    checkpoint_every: int | None = None
-    """Updates between checkpoints; default: a tenth of the stage, at most 5,000."""
-    log_every: int | None = None
-    """Updates between log lines; default: a hundredth of the stage, at most 1,000."""
-    evaluate_every: int | None = None
-    """Updates between evaluations; default: a tenth of the stage."""
-    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
-    """bfloat16 computes in bfloat16 with float32 parameters and reductions."""
-    parallel: Literal["jit", "fsdp", "pmap"] = "jit"
-    """jit: replicated state; fsdp: state sharded over the devices; pmap: one program a device."""
+    devices: Devices = None
+    checkpoint_every: CheckpointEvery = None
+    log_every: LogEvery = None
+    evaluate_every: EvaluateEvery = None
+    precision: Precision = "float32"
+    parallel: Parallel = "jit"
     keep: int = 3
     """Newest checkpoints of a run to keep."""
     debug: bool = False
@@ -91,7 +85,7 @@ def sweep_directory(loaded: Loaded, grid: Grid) -> Path:
     """
     if grid.options.workdir is not None:
         directory = Path(grid.options.workdir)
-        if not NAME.fullmatch(directory.name) or (directory / "config.json").exists():
+        if not STAGE_NAME.fullmatch(directory.name) or (directory / "config.json").exists():
             raise BadInput(
                 f"--workdir {grid.options.workdir[:120]}",
                 "a directory for the whole sweep, no run's own; its name: letters, digits, '.', '_', '-', at most 100",
@@ -122,9 +116,7 @@ def _finish(directory: Path, loaded: Loaded, grid: Grid, ended: Mapping[str, End
     best = next((point for point in grid.points if str(directory / point.name) == best_run(rows)), None)
     lines = ["", ranking_text(rows), f"page     {page}"]
     if best is not None:
-        again = shlex.join([str(loaded.path), *without(grid.fixed, OWN), *best.arguments])
-        sampled = f"genjax sample {directory / best.name} --n 64 --out grid.png"
-        lines.append(f"next     {f'genjax train {again}' if grid.options.vmap else sampled}")
+        lines.append(f"next     genjax sample {directory / best.name} --n 64 --out grid.png")
     _tell("\n".join(lines))
 
 

@@ -1,7 +1,8 @@
 """The points of a sweep as lanes of one program: the loop over all of them, and the run directory of each."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,11 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax import parallel
+from genjax.checkpoint import lock, open_store
+from genjax.checkpoint.places import places
 from genjax.directory import settle
 from genjax.errors import BadInput
+from genjax.evaluate import Measured
 from genjax.experiment import Experiment, parameter_count
 from genjax.fields import Loaded
-from genjax.record import read_config, result_lines, write_results
+from genjax.record import identity_of, read_config, read_results, result_lines, write_results
 from genjax.report import Log, open_log, write_report
 from genjax.run import TrainOptions, identified
 from genjax.sweep.grid import Grid, Point, described
@@ -36,11 +40,12 @@ class Frozen(NamedTuple):
 def by_lanes(
     loaded: Loaded, grid: Grid, points: Sequence[Point], directory: Path, tell: Callable[[str], None]
 ) -> dict[str, Ended]:
-    """Train points in one program; each leaves a run directory without checkpoints.
+    """Train points in one program; each leaves a run directory with one checkpoint, of its last good state.
 
     Raises:
       BadInput: a swept field is neither a float nor the seed, or is used where a traced number cannot be; several
-        stages, data that are read step by step, or that the swept fields change; an option for processes.
+        stages, data that are read step by step, or that the swept fields change; an option for processes; a point's
+        directory is in use, or was begun by a process.
     """
     if not points:
         return {}
@@ -48,9 +53,14 @@ def by_lanes(
     mesh = parallel.mesh(1)
     feed = parallel.place(experiment.stages[0].data.resident, parallel.replicated(mesh))
     lanes = compile_lanes(loaded, points, experiment, mesh, feed, grid.options.precision)
-    tell(f"lanes    {len(points)} in one program, compiled in {lanes.seconds:.1f} s; no checkpoints")
-    logs = [_open(loaded, grid, point, directory / point.name, experiment) for point in points]
-    try:
+    tell(f"lanes    {len(points)} in one program, compiled in {lanes.seconds:.1f} s; a checkpoint of each at its end")
+    with ExitStack() as held:
+        for point in points:
+            held.enter_context(lock(directory / point.name))
+        logs: list[Log] = []
+        for point in points:
+            logs.append(_open(loaded, grid, point, directory / point.name, experiment))
+            held.callback(logs[-1].close)
         states, frozen = _train(experiment.stages[0], lanes, feed, points, logs, grid.options.log_every, tell)
         results = measure_lanes(
             experiment, lanes, states, mesh, [number not in frozen for number in range(len(points))]
@@ -61,9 +71,6 @@ def by_lanes(
             if values:
                 log.write(_about(experiment.stages[0], int(state.step), "final") | values)
             _end(directory / point.name, experiment, state, results[number], frozen.get(number))
-    finally:
-        for log in logs:
-            log.close()
     share = (time.perf_counter() - began) / len(points)
     ends = [
         Ended(3, str(frozen[number]), share) if number in frozen else Ended(0, "", share)
@@ -101,22 +108,28 @@ def _open(loaded: Loaded, grid: Grid, point: Point, run: Path, experiment: Exper
     options = TrainOptions(
         seed=point.seed, devices=1, log_every=grid.options.log_every, precision=grid.options.precision
     )
-    if (run / "checkpoints").exists():
-        raise BadInput(f"{run} was begun by a process", "lanes have no checkpoints", "leave --vmap out to go on")
-    run.mkdir(exist_ok=True)
+    if places(run) and not read_results(run).get("lane"):
+        raise BadInput(f"{run} was begun by a process", "a lane begins at step 0", "leave --vmap out to go on")
     settle(run, loaded, *identified(loaded, point.values, options, experiment))
-    write_results(run, True, {"state": "running"})
+    write_results(run, True, {"state": "running", "lane": True})
     (run / "metrics.jsonl").unlink(missing_ok=True)
     return open_log(run, [experiment.stages[0].steps])
 
 
-def _end(run: Path, experiment: Experiment, state: State, results: Any, frozen: Frozen | None) -> None:
-    if frozen is not None:
-        write_results(run, True, {"state": "non-finite", "message": str(frozen)})
-    else:
-        lines = result_lines(experiment, results, state, int(state.step), read_config(run))
-        size = parameter_count(state.params)
-        write_results(run, True, {"state": "finished", "results": lines, "parameters": size})
+def _end(
+    run: Path, experiment: Experiment, state: State, results: Mapping[str, Measured], frozen: Frozen | None
+) -> None:
+    step, metrics = int(state.step), {name: measured.value for name, measured in results.items()}
+    store = open_store(run, identity_of(run, experiment))
+    score = metrics.get(experiment.select or "")
+    about = {"stage": experiment.stages[0].name, "stage_index": 0, "step": step, "metrics": metrics, "score": score}
+    store.save(state, final=frozen is None, **about)
+    store.close()
+    told: dict[str, Any] = {"state": "non-finite", "message": str(frozen)}
+    if frozen is None:
+        lines = result_lines(experiment, results, state, step, read_config(run))
+        told = {"state": "finished", "results": lines, "parameters": parameter_count(state.params)}
+    write_results(run, True, {**told, "lane": True})
     write_report(run)
 
 

@@ -4,8 +4,8 @@ The experiment's function is called inside the program, its swept float fields b
 mapped over the lanes.  A lane has the keys of a plain run with its seed, so it sees the same batches and the same noise
 and ends, up to rounding, with the same parameters.  What decides shapes or Python's control flow cannot be swept so.
 
-A lane whose update is not finite is frozen before that update, and the others go on.  There are no checkpoints: an
-interrupted sweep begins again, and a lane is measured at its last step.
+A lane whose update is not finite is frozen before that update, and the others go on.  A lane is measured at its last
+step, and leaves a checkpoint of it.  There is none before: an interrupted sweep begins again.
 """
 
 import time
