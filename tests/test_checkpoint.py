@@ -15,7 +15,7 @@ import pytest
 from saved_states import RUN, abstract, equal, large, listed, place_of, save_steps, small
 
 from genjax import digest
-from genjax.checkpoint import newest, open_store, restore, saving, seal, seals
+from genjax.checkpoint import open_store, restore, saving, seal, seals
 from genjax.errors import BadInput, Damaged
 from genjax.types import State
 
@@ -239,7 +239,7 @@ def test_one_stage_at_a_time(tmp_path):
     assert restore(tmp_path, abstract(small(0)), stage_index=0)[1].step == 5
     (place_of(tmp_path, 1, stage_index=1) / "SEAL.json").unlink()
     assert restore(tmp_path, abstract(small(0)), stage_index=1, tell=lambda line: None) is None
-    assert newest(tmp_path).stage_index == 0
+    assert [one.stage_index for one in seals(tmp_path)] == [0]
 
 
 # --- devices and processes ----------------------------------------------------------------------------------------

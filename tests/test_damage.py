@@ -1,5 +1,7 @@
 """Full disks, damaged files, killed processes, for real: what is sealed comes back bit for bit, or not at all."""
 
+import asyncio
+import concurrent.futures
 import contextlib
 import errno
 import importlib.util
@@ -16,8 +18,8 @@ import pytest
 from saved_states import RUN, abstract, equal, large, listed, place_of, save_steps, small
 
 from genjax import digest
+from genjax.checkpoint import Ruined, lock, open_store, restore, restoring
 from genjax.checkpoint import arrays as edge
-from genjax.checkpoint import lock, newest, open_store, restore
 from genjax.errors import BadInput, Damaged
 
 HERE = Path(__file__).parent
@@ -29,9 +31,6 @@ def script(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-trials = script("checkpoint_damage")
 
 
 trials = script("checkpoint_damage")
@@ -191,8 +190,6 @@ def test_when_all_are_damaged_it_stops_with_the_list(tmp_path):
     save_steps(tmp_path, [1, 2])
     (place_of(tmp_path, 1) / "SEAL.json").unlink()
     (place_of(tmp_path, 2) / "SEAL.json").write_text("{}")
-    with pytest.raises(Damaged, match=r"00-train-000000002: .*00-train-000000001: "):
-        newest(tmp_path)
     told = []
     with pytest.raises(Damaged) as caught:
         restore(tmp_path, abstract(small(0)), tell=told.append)
@@ -205,22 +202,143 @@ def test_when_all_are_damaged_it_stops_with_the_list(tmp_path):
 def test_an_empty_run_is_no_error(tmp_path):
     assert restore(tmp_path, abstract(small(0))) is None
     open_store(tmp_path, RUN).close()
-    assert restore(tmp_path, abstract(small(0))) is None and newest(tmp_path) is None
+    assert restore(tmp_path, abstract(small(0))) is None
 
 
-@pytest.mark.parametrize(
-    "error", [MemoryError(), OSError(errno.EMFILE, "Too many open files"), ValueError("RESOURCE_EXHAUSTED: memory")]
+INNOCENT = (
+    *(MemoryError(), TypeError("load() got an unexpected keyword"), AttributeError("no attribute load")),
+    *(ImportError("cannot import name"), NotImplementedError(), RuntimeError("version 3 is not known"), KeyError("a")),
+    *(ValueError("RESOURCE_EXHAUSTED: memory"), ValueError("UNAVAILABLE: try again"), UnicodeError("utf-8")),
+    *(asyncio.CancelledError(), concurrent.futures.CancelledError(), TimeoutError()),
+    *(OSError(number, os.strerror(number)) for number in (errno.EMFILE, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT)),
+    *(OSError(number, os.strerror(number)) for number in (errno.EINTR, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)),
+    ValueError("UNKNOWN: Error reading file [os_error_code='116']"),  # ESTALE, as Orbax wraps it
+    OSError("no number"),
 )
-def test_what_is_not_the_fault_of_the_checkpoint_leaves_it_alone(tmp_path, monkeypatch, error):
-    save_steps(tmp_path, [1, 2])
+GUILTY = (
+    OSError(errno.EIO, "Input/output error"),
+    ValueError("UNKNOWN: Error reading file [os_error_code='5']"),
+)
+name_of = lambda error: f"{type(error).__name__}-{getattr(error, 'errno', None)}-{str(error)[:12]}"
 
-    def fail(*_):
-        raise error
 
-    monkeypatch.setattr(edge, "read", fail)
-    with pytest.raises(Damaged, match="00-train-000000002 cannot be read") as caught:
-        restore(tmp_path, abstract(small(0)))
-    assert "left where it is" in caught.value.lines[1] and listed(tmp_path) == [1, 2]
+def failing_for(step, error):
+    """A reader that raises for one step, and reads the others."""
+
+    def read(directory, targets, honest=edge.read):
+        if directory.parent.name.endswith(f"{step:09d}"):
+            raise error
+        return honest(directory, targets)
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def sealed_twice(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("sealed")
+    save_steps(directory, [1, 2])
+    return directory
+
+
+@pytest.fixture
+def run(sealed_twice, tmp_path):
+    return Path(shutil.copytree(sealed_twice, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("error", INNOCENT, ids=name_of)
+def test_what_is_not_the_fault_of_the_checkpoint_leaves_it_alone(run, monkeypatch, error):
+    monkeypatch.setattr(edge, "read", failing_for(2, error))
+    with pytest.raises(Damaged, match=r"00-train-000000002 cannot be read") as caught:
+        restore(run, abstract(small(0)), tell=pytest.fail)
+    assert type(error).__name__ in caught.value.lines[0] and "left where it is" in caught.value.lines[1]
+    assert "as they were sealed;" in caught.value.lines[1]
+    assert listed(run) == [1, 2] and not (run / "quarantine").exists()
+    monkeypatch.undo()
+    assert restore(run, abstract(small(0)), tell=pytest.fail)[1].step == 2
+
+
+@pytest.mark.parametrize("error", GUILTY, ids=name_of)
+def test_a_disk_that_cannot_read_is_damage(run, monkeypatch, error):
+    monkeypatch.setattr(edge, "read", failing_for(2, error))
+    assert restore(run, abstract(small(0)), tell=lambda line: None)[1].step == 1
+    assert listed(run) == [1] and (run / "quarantine" / "00-train-000000002").is_dir()
+
+
+@pytest.mark.parametrize("error", [TypeError("whatever is raised"), OSError(errno.ESTALE, "Stale file handle")])
+def test_any_error_over_bytes_that_differ_is_damage(tmp_path, monkeypatch, error):
+    """One bit within a large file, which only a comparison of its content finds."""
+    save_steps(tmp_path, [1, 2], make=large)
+    (data,) = [p for p in (place_of(tmp_path, 2) / "state").rglob("*") if p.is_file() and p.stat().st_size > 2e6]
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    monkeypatch.setattr(edge, "read", failing_for(2, error))
+    told = []
+    assert restore(tmp_path, abstract(large(0)), tell=told.append)[1].step == 1
+    assert "is another file than was sealed" in told[0] and listed(tmp_path) == [1]
+
+
+def test_planted_bug_every_unknown_error_is_damage(run, monkeypatch):
+    monkeypatch.setattr(restoring, "_against_the_bytes", lambda error: True)
+    with pytest.raises(pytest.fail.Exception):
+        test_what_is_not_the_fault_of_the_checkpoint_leaves_it_alone(run, monkeypatch, TypeError("an API changed"))
+
+
+def test_files_that_cannot_be_looked_at_are_left_alone(run, monkeypatch):
+    def unanswered(*_, **__):
+        raise OSError(errno.ETIMEDOUT, "Connection timed out")
+
+    monkeypatch.setattr(restoring, "check_files", unanswered)
+    with pytest.raises(Damaged, match="cannot be read") as caught:
+        restore(run, abstract(small(0)), tell=pytest.fail)
+    assert "cannot be told: " in caught.value.lines[1] and "timed out; it was left" in caught.value.lines[1]
+    assert listed(run) == [1, 2]
+
+
+HOLD = """
+import sys, time
+from genjax.checkpoint import lock
+with lock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_reader_moves_nothing_while_another_process_writes(run, monkeypatch):
+    """It tells, and takes the checkpoint before; who holds the lock, or comes when nobody does, sets it aside."""
+    (place_of(run, 2) / "SEAL.json").write_text("{}")
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(run)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        told = []
+        assert restore(run, abstract(small(0)), tell=told.append)[1].step == 1
+        assert len(told) == 1 and f"left where it is: process {holder.pid} on " in told[0]
+        with pytest.raises(Ruined) as caught:
+            restore(run, abstract(small(0)), step=2, tell=told.append)
+        assert caught.value.lines[1].startswith("it was left where it is: process ")
+        (place_of(run, 1) / "SEAL.json").write_text("{}")
+        with pytest.raises(Damaged, match=r"no checkpoint .*000000002: .*000000001: "):  # not: there is none
+            restore(run, abstract(small(0)), tell=told.append)
+        assert place_of(run, 1).is_dir() and place_of(run, 2).is_dir() and not (run / "quarantine").exists()
+    finally:
+        holder.kill()
+        holder.communicate()
+    with lock(run), pytest.raises(Damaged, match="no checkpoint"):
+        restore(run, abstract(small(0)), tell=told.append)
+    assert sorted(path.name[-1] for path in (run / "quarantine").iterdir()) == ["1", "2"]
+
+
+def test_a_checkpoint_that_cannot_be_moved_is_not_forgotten(run, monkeypatch):
+    def refused(path):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(restoring, "set_aside", refused)
+    for step in (1, 2):
+        (place_of(run, step) / "SEAL.json").unlink()
+    told = []
+    with pytest.raises(Damaged, match="no checkpoint"):
+        restore(run, abstract(small(0)), tell=told.append)
+    assert all("left where it is: Read-only file system" in line for line in told) and len(told) == 2
 
 
 def test_a_checkpoint_that_its_writer_deletes_meanwhile(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The loop: exact resume of every kind of run, one compilation a stage, and what ends a run early."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,7 @@ class Recorder:
     def __init__(self, directory, stop_after=None):
         directory.mkdir(exist_ok=True)
         self.rows, self.sealed, self.calls, self.stop_after = [], [], 0, stop_after
+        self.begun, self.costs = [], []
         identity = Identity("run", {}, "code", "data", "threefry")
         self.store = open_store(directory, identity, keep=100)
 
@@ -40,7 +42,9 @@ class Recorder:
 
     def outlets(self):
         nowhere = lambda *args: None
-        return Outlets(self.rows.append, nowhere, nowhere, nowhere, self.store, self.sealed.append, self.stop)
+        begin, spent = lambda *place: self.begun.append(place), self.costs.append
+        seen = (self.rows.append, nowhere, nowhere, nowhere)
+        return Outlets(*seen, self.store, self.sealed.append, self.stop, begin, spent)
 
 
 def go(experiment, directory, options=EVERY, stop_after=None):
@@ -202,8 +206,56 @@ def test_what_is_not_finite_stops_before_it_is_kept(what, leaf, log_every, tmp_p
 
 
 def test_nothing_to_do_is_no_error(tmp_path):
-    outcome, _ = go(toys.plain(steps=0), tmp_path / "run")
-    assert (outcome.step, outcome.updates) == (0, 0)
+    outcome, recorder = go(toys.plain(steps=0), tmp_path / "run")
+    (seal,) = seals(tmp_path / "run")
+    measured = recorder.rows[0]["validation/distance"]
+    assert (outcome.step, seal.step, seal.final, seal.score) == (0, 0, True, pytest.approx(measured))
+    assert [(row["kind"], row["step"]) for row in recorder.rows] == [("evaluation", 0), ("final", 0)]
+
+
+def test_a_run_of_no_steps_goes_on_to_more(tmp_path):
+    """What was seen at step 0 is dropped from the log and seen again, once."""
+    go(toys.plain(), tmp_path / "whole")
+    go(toys.plain(steps=0), tmp_path / "grown")
+    _, recorder = go(toys.plain(), tmp_path / "grown")
+    assert recorder.begun == [(0, -1)]
+    whole, grown = digests(tmp_path / "whole"), digests(tmp_path / "grown")
+    assert {place: grown[place] for place in whole} == whole
+
+
+def test_a_stage_of_no_steps_hands_on_what_it_inherits(tmp_path):
+    experiment = toys.growing()
+    experiment = experiment._replace(
+        stages=[s._replace(steps=0) if s.name == "width-2" else s for s in experiment.stages]
+    )
+    go(experiment, tmp_path / "parts")
+    for place in (tmp_path / "parts" / "checkpoints").glob("02-*"):  # killed before the third stage has saved
+        shutil.rmtree(place)
+    go(experiment, tmp_path / "parts")
+    go(experiment, tmp_path / "whole")
+    assert [seal.step for seal in seals(tmp_path / "whole") if seal.stage_index == 1] == [0]
+    whole, parts = digests(tmp_path / "whole"), digests(tmp_path / "parts")
+    assert {place: parts[place] for place in whole} == whole
+
+
+def test_every_update_that_is_kept_is_counted_once(tmp_path):
+    first = Recorder(tmp_path / "run", stop_after=13)
+    with pytest.raises(Preempted):
+        train(toys.plain(), tmp_path / "run", EVERY, first.outlets())
+    first.store.close()
+    _, second = go(toys.plain(), tmp_path / "run")
+    costs = [*first.costs, *second.costs]
+    assert sum(cost.updates for cost in costs) == 40 and sum(cost.examples for cost in costs) == 40 * 8
+    assert all((cost.seconds > 0) == (cost.updates > 0) == (cost.compile_seconds == 0) for cost in costs)
+    assert sum(cost.compile_seconds > 0 for cost in costs) == 2
+
+
+def test_an_update_that_is_not_kept_is_not_counted(tmp_path):
+    recorder = Recorder(tmp_path / "run")
+    with pytest.raises(NonFinite):
+        train(toys.exploding(), tmp_path / "run", EVERY, recorder.outlets())
+    recorder.store.close()
+    assert sum(cost.updates for cost in recorder.costs) == 17
 
 
 REFUSED = {
