@@ -291,6 +291,78 @@ def test_the_newest_damaged(truth: Path, here: Path, capsys: pytest.CaptureFixtu
     assert [path.name for path in (run / "quarantine").iterdir()] == [f"00-mean-{STEPS - EVERY:09d}"]
 
 
+HOLD = "import sys, time; from genjax.checkpoint import lock\nwith lock('run'): print(1, flush=True); time.sleep(60)"
+
+
+def test_who_only_reads_moves_nothing_while_a_process_trains(
+    truth: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the damaged best checkpoint it tells, and takes the next best; the writer's directory stays as it is."""
+    run = resumed(truth, here, STEPS)
+    best = min(seals(run), key=lambda seal: float("inf") if seal.score is None else seal.score).step
+    flip(run / "checkpoints" / f"00-mean-{best:09d}")
+    holder = start(pause=0, code=HOLD)
+    assert holder.stdout is not None and holder.stdout.readline() == "1\n"
+    before = tree(run / "checkpoints")
+    code = main(["evaluate", "run"])
+    holder.kill()
+    holder.communicate()
+    told = capsys.readouterr()
+    assert code == 0 and told.err.count("is damaged") == 1 and f"process {holder.pid} on" in told.err
+    assert f"step {best}" not in told.out and tree(run / "checkpoints") == before and not (run / "quarantine").exists()
+    assert main(["evaluate", "run"]) == 0 and (run / "quarantine" / f"00-mean-{best:09d}").is_dir()
+
+
+def test_no_steps(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run of nothing can be sampled, measured, and extended to the run that it would have been."""
+    assert main(["train", "slow.py", "--workdir", "run", *INTERVALS, "--steps", "0"]) == 0
+    assert [(seal.step, seal.final) for seal in seals(Path("run"))] == [(0, True)]
+    assert main(["sample", "run", "--n", "2", "--out", "two.npz"]) == 0
+    assert main(["evaluate", "run"]) == 0 and "step 0," in capsys.readouterr().out
+    assert main(["resume", "run", "--steps", "100", "--allow-change", "steps"]) == 0
+    assert main(["train", "slow.py", "--workdir", "whole", *INTERVALS, "--steps", "100"]) == 0
+    assert digests(Path("run"), 100) == digests(Path("whole"), 100)
+    assert logged(Path("run")) == logged(Path("whole"))
+
+
+def test_the_cost_of_all_processes(truth: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = resumed(truth, here, STEPS - EVERY)
+    spent = {"seconds": 5.0, "compile_seconds": 2.0, "updates": 299, "examples": 2392, "processes": 2}
+    (run / "results.json").write_text(json.dumps({"state": "running", **spent}))
+    assert main(["resume", "run"]) == 0
+    told = json.loads((run / "results.json").read_text())
+    assert (told["updates"], told["examples"], told["processes"]) == (299 + EVERY, 2392 + 8 * EVERY, 3)
+    assert 5 < told["seconds"] < 60 and 2 < told["compile_seconds"] < 60
+    assert told["examples_per_second"] == pytest.approx(told["examples"] / told["seconds"])
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("cost"))
+    assert f"{299 + EVERY} updates in" in line and "in 3 processes one after the other" in line
+    assert "one after the other" in (run / "report.html").read_text()
+
+
+COUNTING = """
+import sys
+from genjax import record
+from genjax.cli import main
+record.COST_EVERY = 0.0
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_the_cost_of_a_process_that_was_killed(here: Path) -> None:
+    """What it had done is counted, also what is done again from its last checkpoint."""
+    process = train(code=COUNTING)
+    until(lambda: newest() >= 2 * EVERY, process)
+    process.kill()
+    process.communicate()
+    before, kept = json.loads(Path("run/results.json").read_text()), newest()
+    assert before["state"] == "running" and before["processes"] == 1 and before["updates"] >= kept
+    code, _, err = ended(start("resume", "run", pause=0))
+    told = json.loads(Path("run/results.json").read_text())
+    assert code == 0 and told["updates"] - before["updates"] == STEPS - kept, err
+    assert told["seconds"] > before["seconds"] and told["processes"] == 2
+
+
 def test_all_damaged(truth: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = resumed(truth, here, STEPS - EVERY)
     names = sorted(path.name for path in (run / "checkpoints").iterdir())

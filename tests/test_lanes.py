@@ -10,8 +10,11 @@ import pytest
 from cloud import CLOUD, grid_of, written
 
 from genjax import cli, parallel
+from genjax.checkpoint import restore, seals
 from genjax.compilation import compile_stage, stage_keys
 from genjax.errors import BadInput
+from genjax.evaluate import averaged_state
+from genjax.listing import is_locked
 from genjax.sweep import lanes
 from genjax.sweep.lane_runs import by_lanes
 
@@ -97,9 +100,11 @@ def test_a_field_stays_weakly_typed_as_a_python_number(cloud):
 
 
 def test_a_lane_that_is_not_finite_is_frozen_and_the_others_go_on(cloud, tmp_path):
-    said = []
+    said, locks = [], []
     grid = grid_of(cloud, "learning_rate=0.05,1e30,0.2", "--vmap", "--log-every", "5")
-    ended = by_lanes(cloud, grid, grid.points, tmp_path, said.append)
+    held = lambda: [is_locked(tmp_path / point.name) for point in grid.points]
+    ended = by_lanes(cloud, grid, grid.points, tmp_path, lambda text: said.append(text) or locks.append(held()))
+    assert locks == [[False] * 3, [True] * 3] and held() == [False] * 3
     assert [end.code for end in ended.values()] == [0, 3, 0]
     frozen = json.loads((tmp_path / grid.points[1].name / "results.json").read_text())
     assert frozen["state"] == "non-finite" and frozen["message"].startswith("step 1: ")
@@ -109,6 +114,64 @@ def test_a_lane_that_is_not_finite_is_frozen_and_the_others_go_on(cloud, tmp_pat
         assert [(r["kind"], r["step"]) for r in rows] == [*(("train", s) for s in (5, 10, 15, 20)), ("final", 20)]
         wanted = plain_run(cloud, point)[0].reshape(4, 5).mean(axis=1)
         np.testing.assert_allclose([r["loss"] for r in rows[:4]], wanted, rtol=1e-5)
+
+
+SAMPLED = CLOUD.replace(
+    'data="cloud")', 'data="cloud", sample=lambda state, key, n: jnp.full((n, 1), jnp.sum(state.params["mean"])))'
+)
+# the loss of one lane is infinite at step 6, and only there
+EXPLODING = SAMPLED.replace("shift - centre)", "jnp.where(state.step == 6, shift, 0.0) - centre)").replace(
+    "noise + shift - jnp.sum", "noise - jnp.sum"
+)
+
+
+def used(run, capsys):
+    """What the commands for finished runs say of a lane: its samples, and the measured value."""
+    for command in (["show", run], ["sample", run, "--n", "3", "--out", "out.npz"], ["evaluate", run]):
+        assert cli.main([*map(str, command)]) == 0, capsys.readouterr().err
+    line = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
+    return np.load("out.npz")["samples"], line
+
+
+def test_a_lane_can_be_used_like_any_finished_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    loaded = written(SAMPLED)
+    grid = grid_of(loaded, "shift=0.1,0.2", "--seed", "4", "--vmap")
+    by_lanes(loaded, grid, grid.points, tmp_path, print)
+    for point in grid.points:
+        run, (_, state) = tmp_path / point.name, plain_run(loaded, point)
+        (seal,) = seals(run)
+        assert (seal.step, seal.final, seal.stage) == (20, True, "mean")
+        restored, _ = restore(run, jax.eval_shape(lambda state=state: state))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), restored, state)
+        samples, line = used(run, capsys)
+        np.testing.assert_allclose(samples, np.sum(averaged_state(state).params["mean"]), rtol=1e-5)
+        (known,) = json.loads((run / "results.json").read_text())["results"]
+        assert line["value"] == pytest.approx(known["value"], rel=1e-5) and line["step"] == known["step"] == 20
+        assert cli.main(["resume", str(run)]) == 0 and "is finished" in capsys.readouterr().out
+
+
+def test_a_frozen_lane_leaves_its_last_good_state(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    loaded = written(EXPLODING)
+    for finished in (0, 1):  # the second sweep trains the frozen lane again, as it is not finished
+        assert cli.main(["sweep", "cloud.py", "shift=0.0,1e30", "--vmap", "--workdir", "all"]) == 3
+        assert f"{finished} of 2 finished" in capsys.readouterr().out
+    good, frozen = sorted(path for path in Path("all").glob("shift_*") if path.is_dir())
+    (seal,) = seals(frozen)
+    assert (seal.step, seal.final) == (6, False) and not (frozen / "quarantine").exists()
+    samples, line = used(frozen, capsys)
+    point = grid_of(loaded, "shift=0.0", "--steps", "6").points[0]
+    wanted = averaged_state(plain_run(loaded, point)[1]).params["mean"]
+    np.testing.assert_allclose(samples, np.sum(wanted), rtol=1e-5)
+    assert line["step"] == 6 and seals(good)[0].step == 20
+
+
+def test_a_run_that_a_process_began_is_not_begun_again(cloud, tmp_path):
+    grid = grid_of(cloud, "seed=0,1", "--vmap")
+    (tmp_path / "seed_1" / "checkpoints" / "00-mean-000000005").mkdir(parents=True)
+    with pytest.raises(BadInput, match="seed_1 was begun by a process"):
+        by_lanes(cloud, grid, grid.points, tmp_path, print)
 
 
 def test_a_frozen_lane_keeps_the_state_before_its_bad_update(tmp_path, monkeypatch):
@@ -177,7 +240,7 @@ def test_a_finished_sweep_of_lanes_is_a_no_op_and_grows(cloud, capsys):
     assert said["ranking"][0]["deviation"] == pytest.approx(np.std(values, ddof=1))
     page = (directory / "sweep.html").read_text()
     assert all(f"{directory}/seed_{seed}</code>" in page for seed in range(3))
-    assert f"next     genjax train {Path('cloud.py')} --seed=" in told
+    assert f"next     genjax sample {directory}/seed_" in told
 
 
 @pytest.mark.slow
