@@ -77,9 +77,9 @@ def proteins(path: str | Path, longest: int = 512, fractions: Sequence[float] = 
     tokens = np.zeros([len(kept), longest + 2], np.uint8)
     for row, sequence in enumerate(kept):
         tokens[row, 1 : len(sequence) + 1] = sequence
-    arrays = {"tokens": tokens, "length": np.array([len(sequence) + 1 for sequence in kept], np.int32)}
+    length = np.array([len(sequence) + 1 for sequence in kept], np.int32)
     parts = zip(("train", "validation", "test"), carve(len(kept), fractions), strict=True)
-    splits = {split: Split(take(arrays, rows), wide_tokens) for split, rows in parts}
+    splits = {split: Split(take({"tokens": tokens, "length": length}, rows), wide_tokens) for split, rows in parts}
     repeated, longer = len(records) - len(different), len(different) - len(kept)
     about = f"{len(records):,} sequences, {repeated:,} of them repeated, {longer:,} longer than {longest:,} residues."
     about = f"The user's own {path.name}: {about}"

@@ -33,7 +33,7 @@ def read_chorales(
     name: str, originals: Sequence[Original], folder: Path | None, downloads: Path, tell: Callable[[str], None]
 ) -> dict[str, Arrays]:
     """The rolls of one file of chorales."""
-    return read_rolls(gather(name, originals, folder, downloads, tell)[originals[0].file])
+    return {**read_rolls(gather(name, originals, folder, downloads, tell)[originals[0].file])}
 
 
 def _recipe(grid: str, original: Original, name: str) -> Recipe:

@@ -204,9 +204,9 @@ def _moment(path: Path, number: int, text: str) -> tuple[int | np.datetime64, st
         if not unit:
             return int(text), unit
         if "Q" in parts:
-            return np.datetime64(f"{parts['Y']}-{3 * int(parts['Q']) - 2:02d}", unit), unit
+            return np.datetime64(f"{parts['Y']}-{3 * int(parts['Q']) - 2:02d}"), unit
         date = "-".join(parts[part] for part in "YMD" if part in parts)
         clock = f"T{parts['h']}:{parts['m']}:{parts['s'] or '00'}" if "h" in parts else ""
-        return np.datetime64(date + clock, unit), unit
+        return np.datetime64(date + clock), unit
     except ValueError as error:
         raise BadInput(f"{path}, line {number}: {text[:40]!r} is not a time.", ALLOWED) from error

@@ -156,8 +156,12 @@ def divide(name: str, text: str, about: str, tokenizer: Tokenizer | None = None)
     held = text[cut:]
     parts = {"train": text[:cut], "validation": held, "test": held[len(held) // 2 :]}
     small = np.min_scalar_type(tokenizer.size - 1)
-    encode = tokenizer.encode
-    splits = {split: Split({"tokens": encode(part).astype(small)}, wide_tokens) for split, part in parts.items()}
+    try:
+        tokens = {split: tokenizer.encode(part).astype(small) for split, part in parts.items()}
+    except BadInput:
+        tokenizer.encode(text)  # raises it again, with the position in the whole text
+        raise
+    splits = {split: Split({"tokens": array}, wide_tokens) for split, array in tokens.items()}
     return make_dataset(name, splits, levels=tokenizer.size, about=about, vocabulary=tokenizer.vocabulary)
 
 
