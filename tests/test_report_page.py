@@ -105,7 +105,8 @@ def make_run(directory, name="vae_digits", metric="rate"):
     config = {"experiment": experiment, "seed": 7, "precision": name, "select": "validation/nll", "run_id": "abc"}
     results = {
         "state": "finished", "results": [result(kind=f"upper bound {name}"), result(name=name)], "parameters": 123456,
-        "seconds": 75, "compile_seconds": 6.21, "examples_per_second": 4123.4, "peak_bytes": 2**20,
+        "seconds": 75, "compile_seconds": 6.21, "examples_per_second": 4123.4, "peak_bytes": 2**20, "updates": 4321,
+        "processes": 3,
     }  # fmt: skip
     environment = {"jax": "0.10.2", "device_kind": name, "device_count": 2, "variables": {"A": name}}
     for file, value in (("config", config), ("results", results), ("environment", environment)):
@@ -123,7 +124,8 @@ def test_the_page_says_what_was_reached(tmp_path):
     said = words(text)
     for part in (
         *("Finished", "test neg_elbo", "92.14 ± 0.87", "upper bound vae_digits · digits · N = 250 · averaged weights"),
-        *("default 0.001", "123,456", "1 min 15 s", "6.2 s", "4,123", "1 MiB", "2 × vae_digits", "step 20"),
+        *("default 0.001", "123,456", "4,321", "1 min 15 s", "6.2 s", "4,123", "1 MiB", "2 × vae_digits", "step 20"),
+        *("one after the other 3",),
         *("genjax evaluate", "upper bound: the true value is at most this", "last entry 2025-12-06 05:46 UTC"),
     ):
         assert part in said, part
@@ -155,7 +157,7 @@ def test_of_many_snapshots_the_first_and_the_last_are_shown(tmp_path):
 
 
 def test_of_large_pictures_fewer_are_shown(tmp_path, monkeypatch):
-    monkeypatch.setattr("genjax.report.page.HEAVY", 300)
+    monkeypatch.setattr("genjax.report.reels.HEAVY", 300)
     (tmp_path / "pictures").mkdir()
     for step in range(10):
         path = save_png(tmp_path / "pictures" / f"samples-00-{step:09d}.png", np.zeros([2, 2, 3], np.uint8))
