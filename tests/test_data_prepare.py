@@ -98,6 +98,7 @@ def test_the_published_facts_are_those_of_tfds() -> None:
         (originals.MNIST_FILES, "url_checksums/mnist.txt"),
         (originals.FASHION_MNIST_FILES, "url_checksums/fashion_mnist.txt"),
         (originals.BINARIZED_MNIST_FILES, "datasets/binarized_mnist/checksums.tsv"),
+        (originals.TINY_SHAKESPEARE_FILES, "datasets/tiny_shakespeare/checksums.tsv"),
     ):
         pinned = {tuple(line.split("\t")[:3]) for line in (root / path).read_text().splitlines() if line}
         assert {(original.url, str(original.size), original.sha256) for original in files} == pinned

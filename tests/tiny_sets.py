@@ -3,15 +3,17 @@
 import functools
 import gzip
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 
-from genjax.data import sets
+from genjax.data import rolls, sets, texts
 from genjax.data.commands import Entry
 from genjax.data.formats import amat_text
 from genjax.data.originals import Original
 from genjax.data.prepared import Recipe
+from genjax.data.tokenizers import byte_symbols
 
 RANDOM = np.random.default_rng(0)
 IMAGES = {split: RANDOM.integers(0, 256, (rows, 28, 28), np.uint8) for split, rows in (("train", 30), ("test", 12))}
@@ -19,6 +21,29 @@ LABELS = {split: RANDOM.integers(0, 10, len(images), np.uint8) for split, images
 BITS = {
     split: RANDOM.integers(0, 2, (rows, 784), np.uint8) for split, rows in (("train", 9), ("valid", 4), ("test", 5))
 }
+
+TEXT = (
+    "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer\n" * 3
+    + "The rest is silence."
+)
+NAMES = ["emma", "olivia", "ava", "isabella", "li", "maximilianjames", "emma", "x", "zoe", "noah"]
+CHORALES = {
+    "train": [[[60, 64, 67, 72], [60, 64], []], [[108, 21]]],
+    "valid": [[[43], [43], [43], [96]]],
+    "test": [[[], [61.0]]],
+}
+
+MERGES = [
+    ("t", "h"),
+    ("Ġ", "th"),
+    ("h", "e"),
+    ("Ġth", "e"),
+    ("a", "n"),
+    ("an", "d"),
+    ("Ġ", "and"),
+    ("e", "r"),
+    ("th", "e"),
+]
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -58,6 +83,29 @@ def bits(files: dict[str, bytes]) -> Recipe:
     return sets.BINARIZED_MNIST._replace(read=read, rows={"train": 9, "validation": 4, "test": 5})
 
 
+def texts_files() -> dict[str, bytes]:
+    lists = {"input.txt": TEXT, "names.txt": "\n".join(NAMES), "jsb-chorales-quarter.json": json.dumps(CHORALES)}
+    return {file: content.encode() for file, content in lists.items()}
+
+
+def text() -> Recipe:
+    originals = facts({"input.txt": texts_files()["input.txt"]})
+    read = functools.partial(texts.read_whole, "tiny_shakespeare", originals)
+    return texts.TINY_SHAKESPEARE._replace(read=read)
+
+
+def names() -> Recipe:
+    originals = facts({"names.txt": texts_files()["names.txt"]})
+    read = functools.partial(texts.read_names, "names", originals)
+    return texts.NAMES._replace(read=read, rows={"train": len(NAMES)})
+
+
+def chorales() -> Recipe:
+    file = "jsb-chorales-quarter.json"
+    read = functools.partial(rolls.read_chorales, "jsb_chorales", facts({file: texts_files()[file]}))
+    return rolls.JSB_CHORALES._replace(read=read, rows={"train": 2, "validation": 1, "test": 1})
+
+
 def put(folder: Path, files: dict[str, bytes]) -> Path:
     folder.mkdir(exist_ok=True)
     for file, data in files.items():
@@ -67,3 +115,12 @@ def put(folder: Path, files: dict[str, bytes]) -> Path:
 
 def known(*recipes: Recipe) -> dict[str, Entry]:
     return {recipe.name: Entry(sets.mnist, recipe) for recipe in recipes}
+
+
+def pair_files(folder: Path, merges: list[tuple[str, str]], end: bool = True) -> Path:
+    """Files in GPT-2's form: bytes, joined pairs in order, and the mark."""
+    tokens = [*sorted(byte_symbols()), *("".join(pair) for pair in merges), *(["<|endoftext|>"] if end else [])]
+    folder.mkdir(exist_ok=True)
+    (folder / "encoder.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+    (folder / "vocab.bpe").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8")
+    return folder
