@@ -114,12 +114,13 @@ def _evaluate(arguments: list[str]) -> int:
 
 def _sample(arguments: list[str]) -> int:
     from genjax.arguments import first_argument, parse
+    from genjax.prompted import prompt_run
     from genjax.saved import SampleOptions, sample_run
 
     path, rest = first_argument(arguments, "genjax sample RUN", SampleOptions, "a run directory")
     options, _ = parse(f"genjax sample {path}", "Draws samples from a checkpoint of a run.", SampleOptions, rest)
     _prepare()
-    return sample_run(path, options)
+    return sample_run(path, options) if options.prompt is None else prompt_run(path, options)
 
 
 def _sweep(arguments: list[str]) -> int:
@@ -193,7 +194,7 @@ COMMANDS = {
     "train": Command("train FILE [--field value]", "train an experiment; again in its directory: go on", _train),
     "resume": Command("resume RUN", "go on with a run", _resume),
     "evaluate": Command("evaluate RUN", "measure a checkpoint", _evaluate),
-    "sample": Command("sample RUN --n 64 --out grid.png", "draw samples (.png or .npz)", _sample),
+    "sample": Command("sample RUN --n 64 --out grid.png", 'draw samples; --prompt "..." goes on with a text', _sample),
     "sweep": Command("sweep FILE field=a,b seed=0:3", "train a grid of runs and rank them", _sweep),
     "list": Command("list [FOLDER] | list runs [FOLDER]", "experiments with paper and measured number; runs", _list),
     "show": Command("show FILE | show RUN", "configuration, parameters, cost of an update", _show),

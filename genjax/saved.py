@@ -18,10 +18,11 @@ from genjax.experiment import Experiment, evaluations_of
 from genjax.explaining import explained
 from genjax.fields import build
 from genjax.record import read_config, result_lines, result_text, source_digest
-from genjax.report import draw, save_png
+from genjax.report import draw, save_png, write_whole
 from genjax.run import resume_arguments
 from genjax.train import restore_selected
 from genjax.types import State
+from genjax.view import encoded
 
 
 class EvaluateOptions(NamedTuple):
@@ -40,10 +41,22 @@ class EvaluateOptions(NamedTuple):
 class SampleOptions(NamedTuple):
     """Options of `genjax sample RUN`."""
 
-    n: int = 64
-    """How many samples."""
-    out: str = "samples.png"
-    """A picture (.png), or the numbers themselves (.npz)."""
+    n: int | None = None
+    """How many samples; default: 64, or one text that goes on from --prompt."""
+    out: str | None = None
+    """A picture (.png), the numbers (.npz), or a format of the experiment's; default: samples.png, or its first."""
+    prompt: str | None = None
+    """A text that the model goes on with, written to the terminal as it is drawn; only for models of text."""
+    tokens: int = 256
+    """After the prompt, at most."""
+    temperature: float = 1.0
+    """Of the tokens after the prompt: below 1 the likely ones are drawn more often, 0 takes the most likely."""
+    top_k: int | None = None
+    """Only the k most likely tokens are drawn."""
+    top_p: float = 1.0
+    """Only the fewest tokens are drawn whose probability is at least p."""
+    repetition_penalty: float = 1.0
+    """Above 1, tokens that stand in the text already are drawn less often."""
     step: int | None = None
     """The checkpoint of this step; default: the best where the experiment selects one, else the newest."""
     seed: int = 0
@@ -99,7 +112,7 @@ def open_run(path: str, step: int | None, devices: int | None, seed: int | None)
     if found is None:
         raise BadInput(
             f"{directory} has no checkpoint of its last stage {stage.name!r} yet",
-            "a checkpoint is written after a tenth of the stage, or --checkpoint-every",
+            "a checkpoint is written after a fifth of the stage, or --checkpoint-every",
             f"genjax resume {directory}",
         )
     keys = stage_keys(options["seed"] if seed is None else seed, index)
@@ -126,28 +139,43 @@ def evaluate_run(path: str, options: EvaluateOptions) -> int:
 
 
 def sample_run(path: str, options: SampleOptions) -> int:
-    """Draw n samples from a checkpoint into a picture or an .npz file."""
-    out = Path(options.out)
-    if options.n < 1:
-        raise BadInput(f"--n {options.n}", "allowed: whole numbers from 1", "for example --n 64")
-    if out.suffix not in (".png", ".npz"):
-        raise BadInput(f"--out {options.out}", "allowed: a file ending in .png or .npz", "--out samples.png")
-    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK) or out.is_dir():
-        raise BadInput(f"--out {options.out} cannot be written", "its folder must exist and be writable")
+    """Draw n samples from a checkpoint into a file: a picture, the numbers, or a format of the experiment's own."""
+    n = _check_sampling(options)
     run = open_run(path, options.step, options.devices, options.seed)
-    if run.experiment.sample is None:
+    experiment = run.experiment
+    if experiment.sample is None:
         raise BadInput(f"the experiment of {path} defines no sample function", "Experiment(sample=f) defines it")
-    sample = jax.jit(run.experiment.sample, static_argnums=2)
+    suffixes = [*(experiment.formats or [".png"]), ".npz"]
+    out = Path(f"samples{suffixes[0]}" if options.out is None else options.out)
+    if out.suffix not in suffixes:
+        told = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+        raise BadInput(f"--out {options.out}", f"allowed: a file ending in {told}", f"--out samples{suffixes[0]}")
+    sample = jax.jit(experiment.sample, static_argnums=2)
     with explained("sample"):
-        images = np.asarray(sample(averaged_state(run.state), jax.random.fold_in(run.keys.evaluate, 2**30), options.n))
-    if not np.isfinite(images).all():
+        drawn = np.asarray(sample(averaged_state(run.state), jax.random.fold_in(run.keys.evaluate, 2**30), n))
+    if not np.isfinite(drawn).all():
         raise Damaged("the samples are not finite", "", "sample an earlier checkpoint with --step")
-    if out.suffix == ".png":
-        save_png(out, draw(images))
+    if out.suffix in experiment.formats:
+        write_whole(out, encoded(out.name, experiment.formats[out.suffix], drawn))
+    elif out.suffix == ".png":
+        save_png(out, draw(drawn))
     else:
-        np.savez(out, samples=images)
-    print(f"{options.n} samples of step {run.step:,} in {out}")
+        np.savez(out, samples=drawn)
+    print(f"{n} samples of step {run.step:,} in {out}")
     return 0
+
+
+def _check_sampling(options: SampleOptions) -> int:
+    n, out = 64 if options.n is None else options.n, Path("samples.png" if options.out is None else options.out)
+    if n < 1:
+        raise BadInput(f"--n {n}", "allowed: whole numbers from 1", "for example --n 64")
+    for name in ("tokens", "temperature", "top_k", "top_p", "repetition_penalty"):
+        if getattr(options, name) != SampleOptions._field_defaults[name]:
+            told = f"--{name.replace('_', '-')} {getattr(options, name)} without --prompt"
+            raise BadInput(told, "it says how a text goes on", 'add --prompt "..."')
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK) or out.is_dir():
+        raise BadInput(f"--out {out} cannot be written", "its folder must exist and be writable")
+    return n
 
 
 def _example(stage: Any) -> Any:

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 # The rooms from the ground up.  A file imports from rooms that stand before its own, or from its own room.
 MATHEMATICS = ("distributions", "corruption", "losses", "samplers", "likelihood", "metrics")
 ROOMS = (
-    *("errors", "types", *MATHEMATICS, "models", "gradient", "averages", "learners"),
+    *("errors", "types", *MATHEMATICS, "models", "gradient", "averages", "learners", "quasi_newton"),
     *("data", "roll_call", "hosts", "parallel", "explaining", "compilation", "digest", "checkpoint"),
     *("evaluate", "report"),
     *("experiment", "kinds", "fields", "arguments", "view", "train", "stopping", "record", "directory", "run", "saved"),
+    "prompted",
     *("listing", "sweep", "cache", "show", "doctor", "prepare", "cli", "__main__"),
 )
 

@@ -1,0 +1,1 @@
+"""How good samples and scores are: functions of arrays, on the host."""
