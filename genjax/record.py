@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import json
 import math
+import operator
 import os
 import platform
 import resource
@@ -182,7 +183,8 @@ def open_results(directory: Path, leader: bool) -> Results:
     """
     before = read_results(directory)
     number, written = int(_count(before, "processes")) + 1, time.monotonic()
-    total = Cost(*(type(zero)(_count(before, name)) for name, zero in zip(Cost._fields, Cost(), strict=True)))
+    seconds, compiling, updates, examples = (_count(before, name) for name in Cost._fields)
+    total = Cost(seconds, compiling, int(updates), int(examples))
 
     def write(values: Mapping[str, Any]) -> dict[str, Any]:
         nonlocal written
@@ -194,7 +196,7 @@ def open_results(directory: Path, leader: bool) -> Results:
 
     def spend(cost: Cost) -> None:
         nonlocal total
-        total = Cost(*(old + new for old, new in zip(total, cost, strict=True)))
+        total = Cost(*map(operator.add, total, cost))
         if time.monotonic() - written >= COST_EVERY:
             write({"state": "running"})
 
