@@ -23,6 +23,11 @@ from genjax.distributions.logistic import (
     discretized_logistic_mean,
     sample_discretized_logistic,
 )
+from genjax.distributions.mixture import (
+    logistic_mixture_log_prob,
+    logistic_mixture_mean,
+    sample_logistic_mixture,
+)
 from genjax.distributions.normal import kl_normal, kl_normal_standard, normal_log_prob, sample_normal
 from genjax.distributions.units import (
     bits,
@@ -48,12 +53,15 @@ __all__ = [
     "kl_normal",
     "kl_normal_standard",
     "log_mean_exp",
+    "logistic_mixture_log_prob",
+    "logistic_mixture_mean",
     "nats_per_frame",
     "normal_log_prob",
     "perplexity",
     "sample_bernoulli",
     "sample_categorical",
     "sample_discretized_logistic",
+    "sample_logistic_mixture",
     "sample_normal",
     "upcast",
 ]
