@@ -58,7 +58,7 @@ def rotary_table(positions: int, dims: int) -> np.ndarray:
     Returns:
       [positions, D] float32: D / 2 cosines, then D / 2 sines.
 
-    >>> rotary_table(2, 2).round(4).tolist()  # 0 and 1 radian
+    >>> [[round(float(x), 4) for x in row] for row in rotary_table(2, 2)]  # 0 and 1 radian
     [[1.0, 0.0], [0.5403, 0.8415]]
     """
     theta = 10_000.0 ** (-np.arange(0, dims, 2) / dims)

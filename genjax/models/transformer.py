@@ -110,9 +110,9 @@ class GPT(nn.Module):
         outside of the vocabulary; inside of them these give NaN.
 
     >>> net = GPT(vocabulary=65, context=16, layers=2, heads=4, width=32)
-    >>> params = net.init(jax.random.key(0), jnp.zeros((1, 16), jnp.int32))
-    >>> net.apply(params, jnp.array([[1, 2, 3]])).shape
-    (1, 3, 65)
+    >>> logits, params = jax.eval_shape(net.init_with_output, jax.random.key(0), jnp.array([[1, 2, 3]]))
+    >>> logits.shape, params["params"]["blocks"]["qkv"]["kernel"].shape
+    ((1, 3, 65), (2, 32, 96))
     """
 
     vocabulary: int
@@ -196,7 +196,7 @@ class GPT(nn.Module):
         [(3, 2, 8, 8), (3, 2, 8, 8)]
         """
         self._check_length(length)
-        shape = (rows, self.kv_heads or self.heads, length, self.width // self.heads)
+        shape = (rows, self._shared(), length, self.width // self.heads)
         return tuple((jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(self.layers))
 
     @nn.nowrap
@@ -220,8 +220,12 @@ class GPT(nn.Module):
         return flat(lambda rows: self.token.attend(self.norm(rows)), h)
 
     def _block(self) -> dict[str, Any]:
-        shared = {"width": self.width, "heads": self.heads, "kv_heads": self.kv_heads or self.heads}
+        shared = {"width": self.width, "heads": self.heads, "kv_heads": self._shared()}
         return shared | {"layers": self.layers, "bias": self.bias, "dropout": self.dropout}
+
+    @nn.nowrap
+    def _shared(self) -> int:
+        return self.heads if self.kv_heads is None else self.kv_heads
 
     @nn.nowrap
     def _check_length(self, length: int) -> None:
@@ -233,10 +237,13 @@ class GPT(nn.Module):
             )
 
     def _check(self) -> None:
-        shared = self.kv_heads or self.heads
+        shared = self._shared()
+        for name in ("vocabulary", "context", "layers", "heads", "width"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} = {getattr(self, name)}", "allowed: whole numbers from 1")
         if self.width % self.heads:
             raise BadInput(f"width = {self.width}, heads = {self.heads}", "heads divide the width")
-        if self.heads % shared:
+        if shared < 1 or self.heads % shared:
             raise BadInput(f"kv_heads = {shared}, heads = {self.heads}", "kv_heads divide heads")
         if self.positions not in ("learned", "rotary"):
             raise BadInput(f"positions = {self.positions!r}", "allowed: 'learned', 'rotary'")

@@ -1,0 +1,445 @@
+"""GPT: causality by derivatives that are exactly 0, probabilities by enumeration, the cache against the full pass.
+
+Networks here have random parameters of a size at which attention is far from uniform: at its initial values a
+transformer hardly looks at its context, and nothing would be tested.
+"""
+
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from planted import rejects
+
+from genjax.errors import BadInput
+from genjax.losses.likelihood import sequence_nll, token_nll
+from genjax.models import attention, transformer
+from genjax.models.attention import attend, documents, dropped, rotary_table, rotate, written
+from genjax.models.embedding import looked_up
+from genjax.models.transformer import GPT, decay_mask
+
+KEY = jax.random.key(0)
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # it compiles twice as fast
+SIZES = {"vocabulary": 5, "context": 8, "layers": 2, "heads": 4, "width": 16}
+KINDS = {
+    "learned": GPT(**SIZES),
+    "learned, grouped": GPT(**SIZES, kv_heads=2),
+    "rotary": GPT(**SIZES, positions="rotary"),
+    "rotary, one head of keys, no bias": GPT(**SIZES, positions="rotary", kv_heads=1, bias=False),
+}
+TOKENS = np.random.default_rng(0).integers(0, 5, (3, 8)).astype(np.int32)
+SEGMENTS = np.array([[3, 3, 3, 1, 1, 3, 3, 3]])  # three documents, of 3, 2 and 3 tokens
+
+
+def lively(net, scale=0.4):
+    """Random parameters, biases and gains included."""
+    shapes = jax.eval_shape(net.init, KEY, TOKENS[:, :1])
+    leaves, tree = jax.tree.flatten(shapes)
+    draw = np.random.default_rng(1)
+    return tree.unflatten([jnp.asarray(scale * draw.normal(size=leaf.shape), jnp.float32) for leaf in leaves])
+
+
+# -- attention, alone, against NumPy in float64 ------------------------------------------------------------------------
+
+Q, K, V = (np.random.default_rng(i).normal(size=(2, 6, heads, 4)) * 1.5 for i, heads in enumerate((6, 2, 2)))
+STARTS = np.array([[0, 0, 2, 2, 2, 5], [0, 1, 2, 3, 3, 3]])
+
+
+def exact_attention(start):
+    """One query, one head at a time: query head h reads head h // (H / K) of keys and values."""
+    out = np.zeros(Q.shape)
+    for b, t, h in np.ndindex(*Q.shape[:3]):
+        seen = slice(start[b, t], t + 1)
+        weight = np.exp(K[b, seen, h // 3] @ Q[b, t, h] / np.sqrt(4))
+        out[b, t, h] = weight @ V[b, seen, h // 3] / weight.sum()
+    return out
+
+
+def check_attention(attend):
+    rows = [np.float32(x) for x in (Q, K, V)]
+    np.testing.assert_allclose(attend(*map(jnp.asarray, rows)), exact_attention(0 * STARTS), atol=1e-5)
+    np.testing.assert_allclose(attend(*map(jnp.asarray, rows), STARTS), exact_attention(STARTS), atol=1e-5)
+
+
+def late(q, k, v, start=None, rate=0.0, key=None):  # attends to the token after its own, which it is to predict
+    return jnp.roll(attend(jnp.roll(q, 1, 1), k, v, start, rate, key), -1, 1)
+
+
+ATTENTION_MUTANTS = {
+    "no 1 / sqrt(D)": lambda q, k, v, start=None: attend(q * 2.0, k, v, start),
+    "1 / D": lambda q, k, v, start=None: attend(q / 2.0, k, v, start),
+    "documents ignored": lambda q, k, v, start=None: attend(q, k, v),
+    "document starts one early": lambda q, k, v, start=None: attend(q, k, v, None if start is None else start - 1),
+    "sees the next token": lambda q, k, v, start=None: late(q, k, v, start),
+    "keys for values": lambda q, k, v, start=None: attend(q, k, k, start),
+    "heads of keys exchanged": lambda q, k, v, start=None: attend(q, k[:, :, ::-1], v[:, :, ::-1], start),
+    "heads grouped the other way": lambda q, k, v, start=None: attend(
+        q.reshape(2, 6, 3, 2, 4).swapaxes(2, 3).reshape(q.shape), k, v, start
+    ),
+}
+
+
+def test_attention():
+    check_attention(attend)
+
+
+def test_attention_is_that_of_jax():
+    """The function that other backends call gives the same, with the mask made of the same starts."""
+    rows = [jnp.float32(x) for x in (Q, K, V)]
+    index = np.arange(6)
+    mask = (index[None, None, :] >= STARTS[:, :, None])[:, None]
+    other = jax.nn.dot_product_attention(*rows, mask=mask, is_causal=True, implementation="xla")
+    np.testing.assert_allclose(attend(*rows, STARTS), other, atol=1e-5)
+
+
+@pytest.mark.parametrize("mutant", ATTENTION_MUTANTS.values(), ids=ATTENTION_MUTANTS)
+def test_attention_rejects(mutant):
+    rejects(check_attention, mutant)
+
+
+def check_rotary(rotate):
+    """Pair i of a head at position t, as a complex number, is multiplied by exp(i t theta_i)."""
+    x, table = np.random.default_rng(0).normal(size=(2, 7, 3, 6)), rotary_table(40, 6)
+    turned = np.asarray(rotate(jnp.float32(x), table[10:17]))
+    angle = np.arange(10, 17)[:, None] * 10_000.0 ** (-np.arange(3) / 3)
+    exact = (x[..., :3] + 1j * x[..., 3:]) * np.exp(1j * angle)[:, None]
+    np.testing.assert_allclose(turned, np.concatenate([exact.real, exact.imag], -1), atol=1e-5)
+
+
+def test_rotary():
+    check_rotary(rotate)
+
+
+def test_rotary_rejects():
+    swapped = lambda table: np.concatenate([table[:, 3:], table[:, :3]], 1)
+    backwards = lambda table: np.concatenate([table[:, :3], -table[:, 3:]], 1)
+    rejects(check_rotary, lambda x, table: rotate(x, swapped(table)))
+    rejects(check_rotary, lambda x, table: rotate(x, backwards(table)))
+    rejects(check_rotary, lambda x, table: rotate(x, np.roll(table, 1, 0)))
+
+
+def check_relative(rotate):
+    """q_t . k_s depends on t - s alone: the same for positions 0.. and 23..; and it does depend on it."""
+    q, k = (jnp.float32(np.random.default_rng(i).normal(size=(1, 1, 1, 8))) for i in (0, 1))
+    table = rotary_table(64, 8)
+    score = lambda t, s: float(jnp.sum(rotate(q, table[t : t + 1]) * rotate(k, table[s : s + 1])))
+    scores = np.array([[score(t + shift, t) for t in (0, 5, 23, 60)] for shift in (0, 1, 3)])
+    np.testing.assert_allclose(scores, np.broadcast_to(scores[:, :1], scores.shape), atol=1e-4)
+    assert np.ptp(scores[:, 0]) > 0.1
+
+
+def test_rotary_is_relative():
+    check_relative(rotate)
+
+
+def test_rotary_is_relative_rejects():
+    rejects(check_relative, lambda x, turns: x)
+    rejects(check_relative, lambda x, turns: rotate(x, turns * np.repeat([1.0, 1.1], 4)))  # no rotation
+    signs = iter([1.0, -1.0] * 100)  # keys turned the other way than queries
+    rejects(check_relative, lambda x, turns: rotate(x, turns * np.repeat([1.0, next(signs)], 4)))
+
+
+# -- the network -------------------------------------------------------------------------------------------------------
+
+
+def check_dependence(net, several=(True, False)):
+    """Logits depend on what they may see, and the derivative in anything else is exactly 0: in a row of three
+    documents, and in one of one."""
+    params, index = lively(net), np.arange(8)
+
+    @quick
+    def jacobian(segments):  # max |d logits_t / d embedding_s|, [T, T], of one row
+        logits = lambda h: net.apply(params, h[None], segments, method="continued")[0]
+        h = net.apply(params, jnp.asarray(TOKENS[:1]), method="embedded")[0]
+        return jnp.abs(jax.jacrev(logits)(h)).max(axis=(1, 3))
+
+    for packed in several:
+        found = np.asarray(jacobian(SEGMENTS if packed else np.zeros_like(SEGMENTS)))
+        start = np.array([0, 0, 0, 3, 3, 5, 5, 5]) if packed else np.zeros(8)
+        may = (index[None] <= index[:, None]) & (start[:, None] <= index[None])
+        assert np.all(found[~may] == 0.0), "looks where it must not"
+        assert np.all(found[may] > 1e-5), "does not look where it may"
+
+
+@pytest.mark.parametrize("kind", ["learned, grouped", "rotary, one head of keys, no bias"])
+def test_what_logits_depend_on(kind):
+    check_dependence(KINDS[kind])
+
+
+DEPENDENCE_MUTANTS = {
+    "sees the next token": ("attend", late, False),
+    "sees nothing but itself": ("attend", lambda q, k, v, *rest: v.repeat(q.shape[2] // v.shape[2], 2), False),
+    "documents ignored": ("attend", lambda q, k, v, *rest: attend(q, k, v), True),
+    "documents overlap by one": ("documents", lambda x: (documents(x)[0], documents(x)[1] - 1), True),
+    "equal numbers are one document": ("documents", lambda x: (0 * x, jnp.array([[0, 0, 0, 3, 3, 0, 0, 0]])), True),
+}
+
+
+@pytest.mark.parametrize("mutant", DEPENDENCE_MUTANTS.values(), ids=DEPENDENCE_MUTANTS)
+def test_what_logits_depend_on_rejects(mutant, monkeypatch):
+    name, planted, packed = mutant
+    monkeypatch.setattr(transformer, name, planted)
+    rejects(check_dependence, GPT(**SIZES | {"layers": 1}, kv_heads=2), (packed,))
+
+
+def check_packing(net):
+    """A row of three documents gives each one's own logits, within 1e-5."""
+    params, run = lively(net), quick(net.apply)
+    packed = run(params, TOKENS[:1], SEGMENTS)
+    for start, end in ((0, 3), (3, 5), (5, 8)):
+        padded = np.zeros((1, 8), np.int32)
+        padded[:, : end - start] = TOKENS[:1, start:end]
+        alone = run(params, padded, np.zeros((1, 8), np.int32))
+        np.testing.assert_allclose(packed[:, start:end], alone[:, : end - start], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["learned", "rotary"])
+def test_packing(kind):
+    check_packing(KINDS[kind])
+
+
+def test_packing_rejects(monkeypatch):
+    through = lambda segments: (jnp.arange(8)[None], documents(segments)[1])  # positions that do not restart
+    monkeypatch.setattr(transformer, "documents", through)
+    rejects(check_packing, KINDS["learned"])
+    monkeypatch.setattr(transformer, "documents", lambda segments: (documents(segments)[0], 0 * segments))
+    rejects(check_packing, KINDS["learned"])
+
+
+def check_sum(net, read=lambda rows: rows[:, :-1]):
+    """After a first token, the probabilities of all 27 sequences of three of three tokens sum to 1, within 1e-5."""
+    rows = np.array([(0, *rest) for rest in itertools.product(range(3), repeat=3)], np.int32)
+    logits = quick(net.apply)(lively(net, 0.8), read(rows))
+    nats = np.float64(sequence_nll(logits, rows[:, 1:]))
+    assert np.ptp(nats) > 2.0  # of a model that prefers some
+    np.testing.assert_allclose(np.exp(-nats).sum(), 1.0, atol=1e-5)
+
+
+SMALL = GPT(vocabulary=3, context=3, layers=1, heads=2, width=8)
+
+
+@pytest.mark.parametrize("net", [SMALL, SMALL.clone(positions="rotary", kv_heads=1)], ids=["learned", "rotary"])
+def test_all_sequences_sum_to_one(net):
+    check_sum(net)
+
+
+def test_all_sequences_sum_to_one_rejects(monkeypatch):
+    rejects(check_sum, SMALL, lambda rows: rows[:, 1:])  # targets not shifted
+    monkeypatch.setattr(transformer, "attend", late)
+    rejects(check_sum, SMALL)
+
+
+# -- decoding ----------------------------------------------------------------------------------------------------------
+
+
+def cached(net, params, chunks, apart=True):
+    """Logits of TOKENS in chunks of these sizes, over a cache, under jit with a traced position."""
+    decoder = net.decoder(params)
+    step = (
+        decoder.step if apart else lambda cache, *given: net.apply(params, given[0], cache, given[1], method="decode")
+    )
+    step, cache, position, found = quick(step), decoder.start(3, 8), 0, []
+    for size in chunks:
+        logits, cache = step(cache, TOKENS[:, position : position + size], jnp.int32(position))
+        found.append(logits)
+        position += size
+    return np.concatenate(found, axis=1)
+
+
+def check_cache(net, chunks=((1,) * 8, (4, 4))):
+    """Within 1e-5 of the full pass."""
+    params = lively(net)
+    full = quick(net.apply)(params, TOKENS)
+    for sizes in chunks:
+        np.testing.assert_allclose(cached(net, params, sizes), full, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["learned, grouped", "rotary", "rotary, one head of keys, no bias"])
+def test_decoding_is_the_full_pass(kind):
+    check_cache(KINDS[kind])
+
+
+def test_layers_are_taken_apart_outside_of_the_loop_or_inside():
+    net = KINDS["rotary"]
+    params = lively(net)
+    np.testing.assert_allclose(cached(net, params, (4, 4)), cached(net, params, (4, 4), apart=False), atol=1e-6)
+
+
+CACHE_MUTANTS = {
+    "written one late": ("written", lambda cache, new, position: written(cache, new, position + 1)),
+    "written at the start": ("written", lambda cache, new, position: written(cache, new, 0 * position)),
+    "looks one short": ("attend_cached", lambda q, k, v, at: attention.attend_cached(q, k, v, jnp.maximum(at - 1, 0))),
+    "looks one too far": ("attend_cached", lambda q, k, v, at: attention.attend_cached(q, k, v, at + 1)),
+    "keys not turned": ("rotate", lambda x, turns: x if x.shape[1] == 1 else rotate(x, turns)),
+}
+
+
+@pytest.mark.parametrize("mutant", CACHE_MUTANTS.values(), ids=CACHE_MUTANTS)
+def test_decoding_rejects(mutant, monkeypatch):
+    monkeypatch.setattr(transformer, *mutant)
+    rejects(check_cache, KINDS["rotary"], ((1,) * 8,))
+
+
+def test_a_cache_that_is_full_gives_no_numbers():
+    net = KINDS["learned"]
+    params = lively(net)
+    step, cache = net.decoder(params).step, net.cache(3, 4)
+    with pytest.raises(BadInput, match="position 4"):
+        step(cache, TOKENS[:, :1], 4)
+    logits, _ = quick(step)(cache, TOKENS[:, :2], jnp.int32(3))
+    assert np.all(np.isnan(logits))
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def gradient(net, params):
+    def loss(params):
+        logits = net.apply(params, TOKENS[:, :-1], deterministic=False, rngs={"dropout": KEY})
+        return sequence_nll(logits, TOKENS[:, 1:]).mean()
+
+    return quick(jax.value_and_grad(loss))(params)
+
+
+def test_scan_and_remat_are_choices_of_speed():
+    """The same parameters give the same loss and gradient, dropout included: within 1e-5 of the largest entry."""
+    nets = [KINDS["rotary"].clone(dropout=0.3, scan=scan, remat=remat) for scan, remat in ((1, 0), (0, 0), (1, 1))]
+    params = lively(nets[0])
+    (loss, grads), *others = (gradient(net, params) for net in nets)
+    size = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads))
+    for other_loss, other in others:
+        np.testing.assert_allclose(other_loss, loss, rtol=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * size), grads, other)
+
+
+def test_dropout():
+    """None without being asked for; with it, another key, another loss; and its mean is right."""
+    net = KINDS["learned"].clone(dropout=0.5)
+    params = lively(net)
+    run = quick(lambda key: net.apply(params, TOKENS, deterministic=False, rngs={"dropout": key}))
+    off = lambda net: quick(lambda: net.apply(params, TOKENS))()
+    np.testing.assert_array_equal(off(net), off(KINDS["learned"]))
+    assert not np.allclose(run(jax.random.key(1)), run(jax.random.key(2)), atol=1e-2)
+    np.testing.assert_array_equal(run(KEY), run(KEY))
+
+
+def check_dropped(dropped):
+    """Of 100,000 ones: zeros as often as the rate within 5 standard errors, the mean 1."""
+    x = np.asarray(dropped(jnp.ones(100_000), 0.2, KEY))
+    error = math.sqrt(0.2 * 0.8 / 100_000)
+    assert abs((x == 0).mean() - 0.2) < 5 * error
+    assert abs(x.mean() - 1.0) < 5 * error / 0.8
+
+
+def test_dropped():
+    check_dropped(dropped)
+    assert dropped(jnp.ones(3), 0.5, None).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_dropped_rejects():
+    rejects(check_dropped, lambda x, rate, key: dropped(x, 1 - rate, key))
+    rejects(check_dropped, lambda x, rate, key: dropped(x, rate, key) * (1 - rate))
+
+
+NANO = GPT(vocabulary=65, context=64, layers=4, heads=4, width=128)
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    rows = np.random.default_rng(2).integers(0, 65, (4, 65)).astype(np.int32)
+    return rows, quick(NANO.init)(KEY, rows[:, :-1])
+
+
+def test_first_loss_is_that_of_a_guess(fresh):
+    """log 65 = 4.174 nats a token within 0.1; a tied output layer prefers the token it has just read a little."""
+    rows, params = fresh
+    loss = float(token_nll(quick(NANO.apply)(params, rows[:, :-1]), rows[:, 1:]).mean())
+    assert abs(loss - math.log(65)) < 0.1
+
+
+def check_initial_values(params):
+    """Standard deviations within 3 %: 0.02, and 0.02 / sqrt(8) of what is added; gains 1, biases 0."""
+    found = {path[-2].key + "/" + path[-1].key: leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    for name, values in found.items():
+        if name.endswith(("bias", "scale")):
+            assert np.all(np.asarray(values) == name.endswith("scale")), name
+        else:
+            deviation = 0.02 / math.sqrt(8) if name in ("mix/kernel", "down/kernel") else 0.02
+            np.testing.assert_allclose(np.std(np.asarray(values, np.float64)), deviation, rtol=0.03, err_msg=name)
+            assert abs(np.mean(values)) < 0.03 * deviation, name
+
+
+def test_initial_values(fresh):
+    check_initial_values(fresh[1])
+    layers = fresh[1]["params"]["blocks"]["qkv"]["kernel"]
+    assert not np.allclose(layers[0], layers[1], atol=0.01)  # every layer has its own key
+
+
+def test_initial_values_rejects(fresh):
+    twice = lambda name: jax.tree_util.tree_map_with_path(
+        lambda path, x: 2.0 * x if name in [part.key for part in path] else x, fresh[1]
+    )
+    for name in ("mix", "down", "qkv", "token", "place", "scale"):
+        rejects(check_initial_values, twice(name))
+
+
+def test_decay():
+    """With zero gradients AdamW at rate 0.1 and decay 0.5 takes 5 % of matrices and embeddings, nothing of the rest."""
+    params = jax.tree.map(lambda x: x + 3.0, lively(KINDS["learned"]))
+    tx = optax.adamw(0.1, weight_decay=0.5, mask=decay_mask)
+    updates = quick(lambda: tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)[0])()
+    shrunk = {
+        path[-2].key: float((u / x).mean())
+        for (path, u), x in zip(jax.tree_util.tree_leaves_with_path(updates), jax.tree.leaves(params), strict=True)
+        if path[-1].key in ("kernel", "embedding")
+    }
+    assert set(shrunk) == {"qkv", "mix", "up", "down", "token", "place"}
+    np.testing.assert_allclose(list(shrunk.values()), -0.05, rtol=1e-4)
+    mask = decay_mask(params)
+    assert sum(jax.tree.leaves(mask)) == 6 and len(jax.tree.leaves(mask)) == 16
+    assert all(np.all(u == 0) for u, m in zip(jax.tree.leaves(updates), jax.tree.leaves(mask), strict=True) if not m)
+
+
+def test_looked_up():
+    """By a product or by a gather: the same rows and the same gradient, within 1e-6."""
+    table = jnp.float32(np.random.default_rng(0).normal(size=(7, 3)))
+    index, weight = np.random.default_rng(1).integers(0, 7, (4, 5)), np.random.default_rng(2).normal(size=(4, 5, 3))
+    assert index.size > len(table)
+    np.testing.assert_array_equal(looked_up(table, index), np.asarray(table)[index])
+    np.testing.assert_array_equal(looked_up(table, index[:1, :2]), np.asarray(table)[index[:1, :2]])
+    grads = jax.grad(lambda table: jnp.sum(looked_up(table, index) * np.float32(weight)))(table)
+    exact = np.zeros((7, 3))
+    np.add.at(exact, index, weight)
+    np.testing.assert_allclose(grads, exact, atol=1e-6)
+    assert np.isnan(jax.jit(looked_up)(table, jnp.array([[7, -1]]))).all()
+
+
+BAD = {
+    "width": (GPT(**SIZES | {"width": 18}), TOKENS, "width = 18, heads = 4"),
+    "kv_heads": (GPT(**SIZES, kv_heads=3), TOKENS, "kv_heads = 3, heads = 4"),
+    "no kv_heads": (GPT(**SIZES, kv_heads=0), TOKENS, "kv_heads = 0"),
+    "odd heads": (GPT(**SIZES | {"width": 12}, positions="rotary"), TOKENS, "3 numbers a head"),
+    "positions": (GPT(**SIZES, positions="sine"), TOKENS, "positions = 'sine'"),
+    "dropout": (GPT(**SIZES, dropout=1.0), TOKENS, "dropout = 1.0"),
+    "layers": (GPT(**SIZES | {"layers": 0}), TOKENS, "layers = 0"),
+    "long row": (GPT(**SIZES), np.zeros((1, 9), int), "9 tokens"),
+    "token": (GPT(**SIZES), np.array([[0, 5]]), "token 5 at row 0, position 1"),
+    "negative token": (GPT(**SIZES), np.array([[0, 1], [-1, 0]]), "token -1 at row 1, position 0"),
+    "characters": (GPT(**SIZES), np.zeros((1, 3)), "tokens are float"),
+}
+
+
+@pytest.mark.parametrize("net, tokens, told", BAD.values(), ids=BAD)
+def test_bad_input(net, tokens, told):
+    with pytest.raises(BadInput, match=told) as caught:
+        net.init(KEY, tokens)
+    assert len(caught.value.lines) <= 3
+
+
+def test_a_cache_longer_than_the_context_is_refused():
+    with pytest.raises(BadInput, match="9 tokens"):
+        KINDS["learned"].cache(1, 9)
