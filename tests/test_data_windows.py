@@ -1,5 +1,9 @@
 """Windows of a stream: uniform starts, the same for the same step, none across the end; pieces predict a token once."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,6 +109,27 @@ def test_the_check_of_windows_finds(name):
 def test_the_longest_window_is_the_whole_stream():
     source = windows(np.arange(7), 6, 3)
     np.testing.assert_array_equal(source.batch(source.resident, KEY, 0)["tokens"], np.tile(np.arange(7), (3, 1)))
+
+
+DEVICES = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from genjax.data import windows
+source, key = windows(np.random.default_rng(0).integers(0, 65, 999).astype(np.uint8), 16, 8), jax.random.key(7)
+alone = np.stack([np.asarray(source.batch(source.resident, key, t)["tokens"]) for t in range(3)])
+mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+resident = jax.device_put(source.resident, NamedSharding(mesh, P()))
+many = lambda feed: jax.lax.scan(lambda c, t: (c, source.batch(feed, key, t)["tokens"]), 0, jnp.arange(3))[1]
+found = jax.jit(many, out_shardings=NamedSharding(mesh, P(None, "data")))(resident)
+assert found.addressable_shards[0].data.shape == (3, 2, 17)
+np.testing.assert_array_equal(found, alone)
+"""
+
+
+def test_the_same_windows_in_a_scan_on_four_devices():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    done = subprocess.run([sys.executable, "-c", DEVICES], env={**os.environ, **flags}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def check_pieces(pieces):

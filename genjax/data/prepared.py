@@ -79,7 +79,8 @@ def prepare_set(recipe: Recipe, from_dir: str | Path | None, given: str | Path |
     try:
         splits = recipe.read(None if from_dir is None else Path(from_dir).expanduser(), work, tell)
         check_splits(recipe, splits)
-        tell(f"Writing {' + '.join(f'{rows:,}' for rows in recipe.rows.values())} rows.")
+        counts = " + ".join(f"{rows:,}" for rows in recipe.rows.values())
+        tell(f"Writing {recipe.size or f'{counts} rows'}.")
         folder = _write(recipe, splits, work)
         target = folder_of(recipe, root)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

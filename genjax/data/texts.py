@@ -83,7 +83,8 @@ def names(data_dir: Where = None) -> Dataset:
     """32,033 given names, divided at random as makemore does: 30,033 to train, 1,000 to validate, 1,000 to test.
 
     makemore keeps 1,000 names apart and trains on all others; a second thousand is kept apart here, so that what is
-    reported was not chosen by. As there, a name that the list has twice may stand in two splits: 2,539 names do repeat.
+    reported was not chosen by. As there, a name that the list has more than once (2,539 are) may stand in two splits:
+    13 % of the names kept apart are also trained on.
 
     Args:
       data_dir: folder of prepared sets; None: $GENJAX_DATA_DIR, else ~/.cache/genjax/data.
