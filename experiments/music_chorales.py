@@ -1,0 +1,112 @@
+"""Bach's chorales, the next frame from all before: a temporal convolutional network, an RNN, a GRU, an LSTM.
+
+Paper:    Bai, Kolter and Koltun, An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence
+          Modeling, 2018, arXiv:1803.01271, Table 1: 8.10, 8.91, 8.43, 8.45 nats a frame
+Command:  genjax data prepare jsb_chorales --from DIR; genjax train experiments/music_chorales.py --network tcn
+Cost:     to be measured
+Measured: to be measured
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, minimize
+from genjax.data import batches, jsb_chorales
+from genjax.distributions import bernoulli_log_prob, sample_bernoulli
+from genjax.models.frames import NextFrame
+from genjax.models.recurrent import GRU, LSTM, RNN
+from genjax.models.tcn import TCN
+from genjax.report.midi import midi_file
+from genjax.samplers.frames import sample_frames
+
+
+def experiment(
+    network: Literal["tcn", "rnn", "gru", "lstm"] = "tcn",
+    dropout: Fraction = 0.25,
+    learning_rate: Positive = 1e-3,
+    clip: Positive = 0.2,
+    steps: int = 3_000,
+    batch_size: Count = 8,
+    frames: Count = 64,
+) -> Experiment:
+    """Each note of a frame is a Bernoulli variable given the frames before; the first frame is given.
+
+    Args:
+      network: the recurrent networks have 300,000 parameters; the TCN four blocks of 150 channels, five taps.
+      dropout: of the TCN's layers, of the outputs of the others.
+      learning_rate: Adam's; it decays to zero along a cosine.
+      clip: the largest norm of the gradient of a chorale's negative log-likelihood, summed over its frames.
+      steps: updates.
+      batch_size: chorales in a batch.
+      frames: of a sampled chorale, the first of which is the first of a training chorale.
+    """
+    data = jsb_chorales()
+    bodies = {"rnn": lambda: RNN(464), "gru": lambda: GRU(260), "lstm": lambda: LSTM(222)}
+    if network == "tcn":
+        model = NextFrame(TCN((150,) * 4, 5, dropout))
+    else:
+        model = NextFrame(bodies[network](), dropout=dropout)
+    rolls, lengths = jnp.asarray(data.train.arrays["roll"]), np.asarray(data.train.arrays["length"])
+    played = np.sum(data.train.arrays["roll"], axis=(0, 1), dtype=np.float64)
+    marginal = jnp.asarray(np.log((played + 1) / (lengths.sum() - played + 1)), jnp.float32)  # log-odds, one added
+
+    def nll(logits, batch):
+        notes = bernoulli_log_prob(batch["roll"][:, 1:], logits)
+        return -jnp.where(_predicted(batch), notes.sum(axis=-1), 0.0).sum(axis=-1)
+
+    def loss(params, state, batch, key):
+        logits, _ = model.apply(params, batch["roll"][:, :-1].astype(jnp.float32), rngs={"dropout": key})
+        nats = nll(logits, batch)
+        return Out(nats, {"nats_per_frame": nats / _predicted(batch).sum(axis=-1)})
+
+    def measure(state, batch, key):
+        logits, _ = model.apply(state.params, batch["roll"][:, :-1].astype(jnp.float32))
+        alone = nll(jnp.broadcast_to(marginal, logits.shape), batch)
+        return {"nll": nll(logits, batch), "factorised": alone, "frames": _predicted(batch).sum(axis=-1)}
+
+    def continued(state, first, key):
+        def step(memory, frame, key):
+            logits, memory = model.apply(state.params, frame[:, None], memory)
+            return sample_bernoulli(logits[:, 0], key), memory
+
+        return sample_frames(step, model.start(len(first)), first.astype(jnp.float32), frames, key).astype(jnp.uint8)
+
+    def sample(state, key, n):
+        first_key, key = jax.random.split(key)
+        return continued(state, rolls[jax.random.randint(first_key, (n,), 0, len(rolls)), 0], key)
+
+    def beside(state, key):
+        chorales = rolls[:6, :frames]
+        return jnp.stack([piano_roll(chorales), piano_roll(continued(state, chorales[:, 0], key))])
+
+    rate = optax.cosine_decay_schedule(learning_rate, max(steps, 1))
+    tx = optax.chain(optax.clip_by_global_norm(clip), optax.adam(rate))
+    learner = minimize(loss, tx, lambda key, batch: model.init(key, batch["roll"][:, :-1].astype(jnp.float32)))
+    exact = Quantity("exact -log p(frame | frames before)", "nats/frame", per="frames")
+    quantities = {"nll": exact, "factorised": exact._replace(kind="exact, notes independent of all")}
+    return Experiment(
+        stages=[Stage(network, learner, batches(data.train, batch_size), steps)],
+        evaluations={
+            "validation": Evaluation(measure, data.validation, 38, quantities),
+            "test": Evaluation(measure, data.test, 39, quantities, final=True),
+        },
+        sample=sample,
+        formats={".mid": midi_file},
+        shown=8,
+        pictures={"chorales_and_samples": beside},
+        select="validation/nll",
+        data=data.name,
+    )
+
+
+def piano_roll(rolls):
+    """[n, T, 88] -> pictures [n, 88, T, 1], the highest pitch on top."""
+    return jnp.flip(jnp.swapaxes(rolls, 1, 2), axis=1)[..., None].astype(jnp.float32)
+
+
+def _predicted(batch):
+    return jnp.arange(1, batch["roll"].shape[1])[None] < batch["length"][:, None]
