@@ -6,7 +6,7 @@ come back in float32, because the cast is part of what is differentiated (Micike
 arXiv:1710.03740, section 3.1).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -68,21 +68,34 @@ def gradient(loss: Loss, params: Params, state: State, batch: Batch, key: Key) -
     Raises:
       BadInput: where the loss breaks its contract.
     """
-    dtype, axis = _tracing.get()
+    axis = _tracing.get().axis
+    grads, (metrics, carry) = jax.grad(objective(loss, state, batch, key), has_aux=True)(params)
+    if axis is not None:
+        weight = _rows_weight(batch)
+        share = weight / _positive(jax.lax.psum(weight, axis))  # devices may hold different numbers of unmasked rows
+        grads, metrics = jax.lax.psum(jax.tree.map(lambda x: share * x, (grads, metrics)), axis)
+    return grads, {**metrics, "grad_norm": optax.tree.norm(grads)}, carry
 
-    def objective(params: Params) -> tuple[jax.Array, tuple[Metrics, Any]]:
+
+def objective(
+    loss: Loss, state: State, batch: Batch, key: Key
+) -> Callable[[Params], tuple[jax.Array, tuple[Metrics, Any]]]:
+    """What `gradient` differentiates: params -> (mean loss, (metrics, carry)), of the rows that this device holds."""
+    dtype = _tracing.get().compute_dtype
+
+    def mean_loss(params: Params) -> tuple[jax.Array, tuple[Metrics, Any]]:
         seen = state._replace(params=_cast(state.params, dtype))
         out = _checked(loss, loss(_cast(params, dtype), seen, _cast(batch, dtype), key), batch)
         mean = _masked_mean(out.loss, batch)
         metrics = {"loss": mean} | {name: _masked_mean(value, batch) for name, value in out.metrics.items()}
         return mean, (metrics, state.carry if out.carry is None else out.carry)
 
-    grads, (metrics, carry) = jax.grad(objective, has_aux=True)(params)
-    if axis is not None:
-        weight = _rows_weight(batch)
-        share = weight / _positive(jax.lax.psum(weight, axis))  # devices may hold different numbers of unmasked rows
-        grads, metrics = jax.lax.psum(jax.tree.map(lambda x: share * x, (grads, metrics)), axis)
-    return grads, {**metrics, "grad_norm": optax.tree.norm(grads)}, carry
+    return mean_loss
+
+
+def mapped() -> bool:
+    """Whether a device axis is mapped (pmap): a batch is then a part of the global one."""
+    return _tracing.get().axis is not None
 
 
 def accumulated(loss: Loss, state: State, batch: Batch, key: Key, parts: int) -> tuple[Any, Metrics, Any]:
