@@ -31,7 +31,10 @@ REFUSED = {
     *("clu", "distrax", "tensorflow", "tensorflow_probability", "hydra", "omegaconf", "ml_collections", "jmp", "ray"),
     *("aim", "torch"),
 }
-HEAVY = ("orbax", "sklearn", "tensorflow_datasets", "array_record", "tensorboardX", "PIL", "grain", "tyro")
+HEAVY = (
+    *("orbax", "sklearn", "tensorflow_datasets", "array_record", "tensorboardX", "PIL", "grain", "tyro"),
+    "tokenizers",
+)
 BEHIND_A_DOOR = ("genjax.data.builders",)  # as heavy as what it imports, because it subclasses it
 
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|Users|work|farm|tmp|var/tmp)/\w|\b[A-Z]:\\Users")
