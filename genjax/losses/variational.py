@@ -6,8 +6,9 @@ For a latent-variable model p(x, z) = p(x | z) p(z) and a posterior q(z | x),
     log p(x) >= E log 1/k sum_i p(x, z_i) / q(z_i | x),   z_1 .. z_k ~ q(z | x)                                 (IWAE)
 
 `distortion` is -log p(x | z), `rate` the divergence; both are [B] nats and their sum is the negative ELBO, which is
-minimised.  A warm-up of the rate is a weight `beta` that the caller computes from `state.step`, for instance with an
-optax schedule: no function of this file knows about time.
+minimised.  A warm-up of the rate is a weight `beta` that the caller computes from `state.step`
+(genjax/losses/warm_up.py): no function of this file knows about time.  Other bounds of several samples and other
+gradients of this one stand in importance.py, discrete latents in discrete_latents.py.
 """
 
 import jax
@@ -32,13 +33,18 @@ def negative_elbo(log_likelihood: Array, rate: Array, beta: Array | float = 1.0)
     Returns:
       [B] nats.
 
+    Raises:
+      BadInput: shapes that differ, a negative beta.
+
     Source: Kingma and Welling, Auto-Encoding Variational Bayes, 2014, eq. 3, https://arxiv.org/abs/1312.6114;
     Higgins et al., beta-VAE, 2017, eq. 4, https://openreview.net/forum?id=Sy2fzU9gl.
 
     >>> negative_elbo(jnp.array([-90.0]), jnp.array([20.0])).tolist()
     [110.0]
     """
-    log_likelihood, rate = _same_shape(log_likelihood=log_likelihood, rate=rate)
+    log_likelihood, rate = same_shape(log_likelihood=log_likelihood, rate=rate)
+    if isinstance(beta, int | float) and not beta >= 0:
+        raise BadInput(f"beta = {beta}", "allowed: the weight of the rate, at least 0; 1 is the ELBO")
     return jnp.asarray(beta, rate.dtype) * rate - log_likelihood
 
 
@@ -87,24 +93,66 @@ def negative_iwae(log_weights: Array) -> jax.Array:
     Returns:
       [B] nats: in expectation an upper bound of -log p(x) that falls with k.
 
+    Raises:
+      BadInput: anything but [k, B] with k >= 1.
+
     Source: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016, eq. 8,
     https://arxiv.org/abs/1509.00519.
 
     >>> negative_iwae(jnp.array([[-90.0], [-90.0]])).tolist()
     [90.0]
     """
-    log_weights = upcast(log_weights)
-    if log_weights.ndim != 2:
-        raise BadInput(f"log_weights has shape {list(log_weights.shape)}", "allowed: [k, B], samples by examples")
+    (log_weights,) = samples_by_examples(log_weights=log_weights)
     return -log_mean_exp(log_weights, axis=0)
 
 
-def _same_shape(**arrays: Array) -> list[jax.Array]:
+def same_shape(**arrays: Array) -> list[jax.Array]:
+    """The arrays in float32 at least, after the check that all have one shape: ranks are never broadcast silently.
+
+    Args:
+      arrays: name -> array; the names are told where shapes differ.
+
+    Returns:
+      The arrays, in the order given.
+
+    Raises:
+      BadInput: shapes that differ.
+
+    >>> [array.dtype.name for array in same_shape(fit=jnp.zeros(2, jnp.bfloat16), rate=jnp.ones(2))]
+    ['float32', 'float32']
+    """
     shapes = {name: jnp.shape(array) for name, array in arrays.items()}
     if len(set(shapes.values())) > 1:
         raise BadInput(
             "shapes differ: " + ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items()),
-            "allowed: one number per example, [B], in each",
+            "allowed: one shape for all, [B] or [k, B]: one number per example, or per sample and example",
             "sum over pixels and over latents first: genjax.distributions.event_sum",
         )
     return [upcast(array) for array in arrays.values()]
+
+
+def samples_by_examples(least: int = 1, **arrays: Array) -> list[jax.Array]:
+    """The arrays in float32 at least, after the check that they are [k, B] with k large enough.
+
+    Args:
+      least: the smallest k that is allowed.
+      arrays: name -> [k, B], all of one shape.
+
+    Returns:
+      The arrays, in the order given.
+
+    Raises:
+      BadInput: other shapes, shapes that differ, too few samples.
+
+    >>> samples_by_examples(2, log_weights=jnp.zeros((1, 8)))
+    Traceback (most recent call last):
+    genjax.errors.BadInput: log_weights has shape [1, 8]
+    allowed: [k, B], samples by examples, k at least 2
+    """
+    checked = same_shape(**arrays)
+    for name, array in zip(arrays, checked, strict=True):
+        if array.ndim != 2 or array.shape[0] < least:
+            raise BadInput(
+                f"{name} has shape {list(array.shape)}", f"allowed: [k, B], samples by examples, k at least {least}"
+            )
+    return checked
