@@ -6,7 +6,8 @@ y_t is ARIMA(p, d, q)(P, D, Q)_s if its differences are an ARMA model (arma.py):
 
 Likelihood.  The first K values have no differences, so they are taken as given: log p(y_{K+1} .. y_n | y_1 .. y_K) is
 the exact log-likelihood of w, because the map from y to w has determinant 1.  It is the number that a diffuse start of
-the levels gives too, since a diffuse prior is worn out by just those K values.
+the levels gives too, since a diffuse prior is worn out by just those K values (programs that count them as well, with
+the density 1 / sqrt(2 pi) each, tell K / 2 log 2 pi nats less).
 
 Forecasts.  After the n-th value the state of the ARMA model has a normal law, and the last K levels are known exactly.
 The state (alpha_t, 1, y_{t-1}, .., y_{t-K}) moves by

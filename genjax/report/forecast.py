@@ -4,7 +4,7 @@ The picture stands alone: its colours are attributes, not styles of a page, so t
 browser and on paper.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -66,9 +66,11 @@ def forecast_svg(seen: Seen, quantiles: np.ndarray) -> bytes:
     place = lambda i: x(moments[i])
     ahead = [place(n + i) for i in range(steps)]
     past = [place(i) for i in range(first, n)]
-    bands = [_area(ahead, quantiles[low], quantiles[4 - low], y, name) for low, name in ((0, "95 %"), (1, "50 %"))]
-    # the median begins at the last value that was seen: a forecast goes on from there
-    median = _line([past[-1], *ahead], [seen.history[-1], *quantiles[2]], y, ACCENT, 2.0)
+    # every quantile begins at the last value that was seen: a forecast goes on from there
+    fan = np.concatenate([np.full((len(quantiles), 1), seen.history[-1]), quantiles], axis=1)
+    onwards = [past[-1], *ahead]
+    bands = [_area(onwards, fan[low], fan[-1 - low], y, name) for low, name in ((0, "95 %"), (1, "50 %"))]
+    median = _line(onwards, fan[2], y, ACCENT, 2.0)
     dots = [
         element("circle", cx=round(ahead[i], 1), cy=round(y(v), 1), r=2.6, fill=PAPER, stroke=INK, stroke_width=1.4)
         for i, v in enumerate(later)
@@ -100,6 +102,29 @@ def forecast_csv(seen: Seen, quantiles: np.ndarray) -> bytes:
     times = seen.times[-1] + seen.step * np.arange(1, quantiles.shape[1] + 1)
     rows = [f"{time}," + ",".join(f"{v:.6g}" for v in row) for time, row in zip(times, quantiles.T, strict=True)]
     return ("time,low_95,low_50,median,high_50,high_95\n" + "\n".join(rows) + "\n").encode()
+
+
+def coefficients_txt(fit: Mapping[str, Mapping[str, float]]) -> bytes:
+    """A table of what was fitted.
+
+    Args:
+      fit: {"estimate": {name: value}, "error": {name: its standard error}}; an error as large as a float32 can be says
+        that the series does not determine the estimate.
+
+    Returns:
+      Text in UTF-8.
+
+    >>> table = coefficients_txt({"estimate": {"mean": 49.659387, "ar1": 1.39}, "error": {"mean": 3.165, "ar1": 3e38}})
+    >>> print(table.decode().rstrip())
+    coefficient        estimate  standard error
+    mean                49.6594           3.165
+    ar1                    1.39  not determined
+    """
+    lines = [f"{'coefficient':<14}{'estimate':>13}{'standard error':>16}"]
+    for name, value in fit["estimate"].items():
+        error = float(fit["error"][name])
+        lines.append(f"{name:<14}{float(value):>13.6g}{f'{error:.4g}' if error < 1e37 else 'not determined':>16}")
+    return "\n".join([*lines, ""]).encode()
 
 
 def paths_csv(paths: np.ndarray) -> bytes:
