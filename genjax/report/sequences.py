@@ -13,7 +13,7 @@ from genjax.metrics.novelty import Index, nearest
 class Known(NamedTuple):
     """The training set as samples are compared with it."""
 
-    index: Index
+    runs: Index
     names: Sequence[str]  # of its sequences
     letters: str  # the letter of each token
     shares: np.ndarray  # [tokens] how often each token occurs in it
@@ -39,7 +39,7 @@ def novelty_table(
     if not len(samples) or not len(held_out):
         raise BadInput(f"{len(samples)} samples, {len(held_out)} held-out sequences", "at least one of each")
     both = {"samples": samples, "held out": held_out}
-    found = {name: [nearest(known.index, sequence) for sequence in one] for name, one in both.items()}
+    found = {name: [nearest(known.runs, sequence) for sequence in one] for name, one in both.items()}
     spread = lambda name: [f"{q:.2f}" for q in np.quantile([n.share for n in found[name]], (0.5, 0.9))]
     rows = {
         "sequences": {name: f"{len(one):,}" for name, one in both.items()},
@@ -49,7 +49,7 @@ def novelty_table(
         "copies": {name: str(sum(n.copy for n in found[name])) for name in both},
         "composition apart from training's": {name: f"{_apart(one, known.shares):.3f}" for name, one in both.items()},
     }
-    runs = f"{known.index.sequences:,} training sequences; runs of {known.index.k}"
+    runs = f"{known.runs.sequences:,} training sequences; runs of {known.runs.k}"
     lines = [f"{runs:34}{''.join(f'{name:>10}' for name in both)}"]
     lines += [f"{what:34}{''.join(f'{cells[name]:>10}' for name in both)}" for what, cells in rows.items()]
     lines += ["", f"{'sample':>6} {'length':>6} {'ended':>5} {'share':>5} {'copy':>4}  nearest, most frequent"]
