@@ -242,8 +242,10 @@ def result_text(line: Mapping[str, Any]) -> str:
         *(line["data"], f"N={line['count']:,}", line["weights"], line["precision"], trained),
         *(f"step {line['step']:,}", f"config {line['config'][:8]}", f"code {line['code']}"),
     )
-    value = f"{line['value']:.4g} ± {line['standard_error']:.2g} {line['unit']}"
-    return f"{line['name']} {value} ({line['kind']}; {', '.join(filter(None, told))})"
+    alone = line["count"] == 1  # one example, such as the coefficient of a whole series, has no error of a mean
+    value = f"{line['value']:.7g}" if alone else f"{line['value']:.4g} ± {line['standard_error']:.2g}"
+    unit = f" {line['unit']}" if line["unit"] else ""
+    return f"{line['name']} {value}{unit} ({line['kind']}; {', '.join(filter(None, told))})"
 
 
 def evaluation_line(row: Mapping[str, Any], experiment: Experiment) -> str:

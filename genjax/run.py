@@ -248,7 +248,9 @@ def _finish(experiment: Experiment, directory: Path, loaded: Loaded, outcome: Ou
 
 def _next_steps(directory: Path, loaded: Loaded, experiment: Experiment) -> list[str]:
     fields = {field.name: field for field in loaded.fields}
-    commands = [f"sample {directory} --n 64 --out grid.png"] if experiment.sample else []
+    out = next((f"--n 8 --out samples{suffix}" for suffix in experiment.formats), "--n 64 --out grid.png")
+    commands = [f"sample {directory} {out}"] if experiment.sample else []
+    commands += [f'sample {directory} --prompt "..."'] if experiment.text else []
     commands += [f"evaluate {directory}"] if experiment.evaluations else []
     more = 2 * read_config(directory)["experiment"]["fields"].get("steps", 0)
     if more:

@@ -167,10 +167,11 @@ def _devices(count: Any, kind: Any) -> str:
 
 def _next(run: Contents) -> Html | None:
     where, file = shlex.quote(str(run.directory)), mapping(run.config.get("experiment")).get("file")
+    out = next((f"--n 8 --out {name}" for name in run.files if name.startswith("samples.")), "--n 64 --out grid.png")
     lines = {
         f"genjax resume {where}": "goes on where the last checkpoint stands",
         f"genjax evaluate {where}": "measures the best checkpoint again",
-        f"genjax sample {where} --n 64 --out grid.png": "draws new samples",
+        f"genjax sample {where} {out}": "draws new samples",
     }
     if contents.state(run) == "finished":
         lines.pop(f"genjax resume {where}")
