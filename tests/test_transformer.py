@@ -9,6 +9,7 @@ import itertools
 import math
 
 import jax
+import jax.extend.random
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -18,7 +19,8 @@ from planted import rejects
 from genjax.errors import BadInput
 from genjax.losses.likelihood import sequence_nll, token_nll
 from genjax.models import attention, transformer
-from genjax.models.attention import attend, documents, dropped, rotary_table, rotate, written
+from genjax.models.attention import attend, documents, rotary_table, rotate, written
+from genjax.models.dropout import dropped, threefry
 from genjax.models.embedding import looked_up
 from genjax.models.transformer import GPT, decay_mask
 
@@ -83,7 +85,9 @@ ATTENTION_MUTANTS = {
 }
 
 
-def test_attention():
+@pytest.mark.parametrize("block", [128, 4, 1])
+def test_attention(block, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", block)  # of queries: 6 tokens in one block, in two, in six
     check_attention(attend)
 
 
@@ -147,8 +151,7 @@ def test_rotary_is_relative_rejects():
 
 
 def check_dependence(net, several=(True, False)):
-    """Logits depend on what they may see, and the derivative in anything else is exactly 0: in a row of three
-    documents, and in one of one."""
+    """Logits depend on all that they may see, in a row of three documents and of one; else derivatives are exactly 0."""
     params, index = lively(net), np.arange(8)
 
     @quick
@@ -290,6 +293,8 @@ def test_a_cache_that_is_full_gives_no_numbers():
     step, cache = net.decoder(params).step, net.cache(3, 4)
     with pytest.raises(BadInput, match="position 4"):
         step(cache, TOKENS[:, :1], 4)
+    with pytest.raises(BadInput, match="9 tokens"):
+        net.cache(1, 9)
     logits, _ = quick(step)(cache, TOKENS[:, :2], jnp.int32(3))
     assert np.all(np.isnan(logits))
 
@@ -323,8 +328,7 @@ def test_dropout():
     run = quick(lambda key: net.apply(params, TOKENS, deterministic=False, rngs={"dropout": key}))
     off = lambda net: quick(lambda: net.apply(params, TOKENS))()
     np.testing.assert_array_equal(off(net), off(KINDS["learned"]))
-    assert not np.allclose(run(jax.random.key(1)), run(jax.random.key(2)), atol=1e-2)
-    np.testing.assert_array_equal(run(KEY), run(KEY))
+    assert not np.allclose(run(KEY), run(jax.random.key(1)), atol=1e-2)
 
 
 def check_dropped(dropped):
@@ -338,6 +342,12 @@ def check_dropped(dropped):
 def test_dropped():
     check_dropped(dropped)
     assert dropped(jnp.ones(3), 0.5, None).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_words_of_dropout_are_those_of_jax():
+    key, counter = jnp.uint32([7, 11]), jnp.arange(8, dtype=jnp.uint32)
+    own = jnp.concatenate(threefry(key[0], key[1], counter[:4], counter[4:]))
+    np.testing.assert_array_equal(own, jax.extend.random.threefry_2x32(tuple(key), counter))
 
 
 def test_dropped_rejects():
@@ -438,8 +448,3 @@ def test_bad_input(net, tokens, told):
     with pytest.raises(BadInput, match=told) as caught:
         net.init(KEY, tokens)
     assert len(caught.value.lines) <= 3
-
-
-def test_a_cache_longer_than_the_context_is_refused():
-    with pytest.raises(BadInput, match="9 tokens"):
-        KINDS["learned"].cache(1, 9)

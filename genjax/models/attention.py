@@ -9,18 +9,21 @@ can so be packed into a row.  Masked scores are the most negative number, so tha
 with respect to what they hide, are exactly 0.  H query heads share K <= H heads of keys and values, H / K each
 (Ainslie et al. 2023, arXiv:2305.13245).  Attention is that of Vaswani et al. 2017, arXiv:1706.03762, section 3.2.
 
-On a GPU `jax.nn.dot_product_attention` does the work, by cuDNN in half precision.  On CPU the heads become the batch
-of one batched product, (B K) x (H / K T) x S, which is what XLA's CPU backend multiplies without copies.
+On a GPU `jax.nn.dot_product_attention` does the work, by cuDNN in half precision.  On CPU it takes twice as long as
+the products written here, whose batch is (B, K), and which leave out most of what the mask would hide: 2.2 and 0.95 ms
+for 48 heads of 64 tokens, with gradient; 128 and 78 ms for 96 heads of 256 (one core, jaxlib 0.10.2).
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genjax.models.dropout import dropped
 from genjax.types import Array, Key
+
+BLOCK = 128  # queries
 
 
 def documents(segments: Array) -> tuple[jax.Array, jax.Array]:
@@ -88,28 +91,6 @@ def rotate(x: Array, turns: Array) -> jax.Array:
     return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)
 
 
-def dropped(x: jax.Array, rate: float, key: Key | None) -> jax.Array:
-    """Dropout: 0 with probability `rate`, else x / (1 - rate) (Srivastava et al. 2014, JMLR 15).
-
-    Random words of 16 bits cost half of 32.  The rate is thereby a multiple of 2^-16, by which the rest is divided,
-    so that the mean is exact.
-
-    Args:
-      x: any array.
-      rate: in [0, 1).
-      key: None: no dropout.
-
-    >>> kept = dropped(jnp.ones(10_000), 0.25, jax.random.key(0))
-    >>> sorted({round(float(v), 4) for v in kept}), abs(float(kept.mean()) - 1) < 0.02
-    ([0.0, 1.3333], True)
-    """
-    if key is None or rate == 0.0:
-        return x
-    kept = round((1.0 - rate) * 2**16)
-    keep = jax.random.bits(key, x.shape, jnp.uint16) < jnp.uint32(kept)
-    return jnp.where(keep, x * jnp.asarray(2**16 / kept, x.dtype), jnp.zeros((), x.dtype))
-
-
 def attend(
     q: jax.Array, k: jax.Array, v: jax.Array, start: Array | None = None, rate: float = 0.0, key: Key | None = None
 ) -> jax.Array:
@@ -134,7 +115,7 @@ def attend(
     if start is not None:
         seen = seen & (index[None, None, :] >= jnp.asarray(start)[:, :, None])
     if jax.default_backend() == "cpu" or (key is not None and rate > 0.0):
-        return _explicit(q, k, v, seen, rate, key)
+        return _in_blocks(q, k, v, seen, rate, key)
     half = q.dtype in (jnp.bfloat16, jnp.float16)
     fused = jax.default_backend() == "gpu" and half and q.shape[-1] <= 128
     mask = None if start is None else seen[:, None]
@@ -158,7 +139,7 @@ def attend_cached(q: jax.Array, k: jax.Array, v: jax.Array, position: Array) -> 
     """
     own = position + jnp.arange(q.shape[1])
     seen = (jnp.arange(k.shape[2])[None, :] <= own[:, None])[None]
-    return _weighted(q, k, v, seen, 0.0, None)
+    return _weighted(q, k, v, seen)
 
 
 def written(cache: jax.Array, new: jax.Array, position: Array) -> jax.Array:
@@ -178,20 +159,26 @@ def written(cache: jax.Array, new: jax.Array, position: Array) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(cache, new.swapaxes(1, 2).astype(cache.dtype), position, axis=2)
 
 
-def _explicit(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array, rate: float, key: Key | None) -> jax.Array:
-    return _weighted(q, k.swapaxes(1, 2), v.swapaxes(1, 2), seen, rate, key)
+def _in_blocks(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array, rate: float, key: Key | None) -> jax.Array:
+    """A block of queries looks at keys up to its own end: about half of all products."""
+    k, v, length, mixed = k.swapaxes(1, 2), v.swapaxes(1, 2), q.shape[1], []
+    for number, begin in enumerate(range(0, length, BLOCK)):
+        end, own = min(begin + BLOCK, length), None if key is None else jax.random.fold_in(key, number)
+        mixed.append(_weighted(q[:, begin:end], k[:, :, :end], v[:, :, :end], seen[:, begin:end, :end], rate, own))
+    return jnp.concatenate(mixed, axis=1)
 
 
-def _weighted(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array, rate: float, key: Any) -> jax.Array:
+def _weighted(
+    q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array, rate: float = 0.0, key: Key | None = None
+) -> jax.Array:
     """q [B, T, H, D], k and v [B, K, S, D], seen [1 or B, T, S] -> [B, T, H, D]; scores and softmax in float32."""
     rows, length, heads, dims = q.shape
-    shared = k.shape[1]
+    shared, seen = k.shape[1], seen[:, None, None]
     grouped = q.reshape(rows, length, shared, heads // shared, dims).transpose(0, 2, 3, 1, 4)
     grouped = grouped.reshape(rows, shared, -1, dims) * jnp.asarray(1.0 / math.sqrt(dims), q.dtype)
     scores = jnp.einsum("bkqd,bksd->bkqs", grouped, k, preferred_element_type=jnp.float32)
     scores = scores.reshape(rows, shared, heads // shared, length, -1)
-    scores = jnp.where(seen[:, None, None], scores, jnp.finfo(jnp.float32).min)
-    weights = dropped(jax.nn.softmax(scores, axis=-1), rate, key).astype(v.dtype)
-    mixed = jnp.einsum("bkqs,bksd->bkqd", weights.reshape(rows, shared, -1, k.shape[2]), v)
-    mixed = mixed.reshape(rows, shared, heads // shared, length, dims)
+    weights = jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(jnp.float32).min), axis=-1)
+    weights = dropped(weights, rate, key).astype(v.dtype).reshape(rows, shared, -1, k.shape[2])
+    mixed = jnp.einsum("bkqs,bksd->bkqd", weights, v).reshape(rows, shared, heads // shared, length, dims)
     return mixed.transpose(0, 3, 1, 2, 4).reshape(rows, length, heads, dims)

@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 
 from genjax.errors import BadInput
-from genjax.models.attention import attend, attend_cached, documents, dropped, rotary_table, rotate, written
+from genjax.models.attention import attend, attend_cached, documents, rotary_table, rotate, written
 from genjax.models.blocks import flat
+from genjax.models.dropout import dropped
 from genjax.models.embedding import check_tokens, looked_up
 from genjax.samplers.decode import Decoder
 from genjax.types import Array, Params
