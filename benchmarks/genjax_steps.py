@@ -1,14 +1,13 @@
 """A worker of train_steps.py: genjax's own learner, batches, models and compiled call, trained on request."""
 
-import json
 import sys
-import time
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import workers
 from train_steps import images
 
 from genjax import Out, Stage, minimize, parallel
@@ -21,7 +20,7 @@ from genjax.models.observation import bernoulli
 from genjax.models.vae import VAE, ConvolutionalDecoder, ConvolutionalEncoder, DenseDecoder, DenseEncoder
 
 SHAPE, LATENTS = (28, 28, 1), 50
-UPDATES_A_CALL = {"mlp": 100, "convolutional": 10}
+UPDATES_A_CALL = {"mlp": 100, "convolutional": 1}
 
 
 def model(network: str) -> VAE:
@@ -49,27 +48,22 @@ def program(network: str, batch_size: int) -> Program:
 
 
 def main() -> None:
-    """Train as many updates as each line of standard input says."""
+    """Arguments: the network, the rows of a batch."""
     network, batch_size = sys.argv[1], int(sys.argv[2])
     compiled = program(network, batch_size)
     state, totals = compiled.fresh(), compiled.zero()
 
-    def train(updates: int) -> None:
+    def train(updates: int) -> bool:
         nonlocal state, totals
         while updates > 0:
             count = min(updates, UPDATES_A_CALL[network])
             state, (totals, _) = compiled.call(state, totals, compiled.feed(0), np.int32(count))
             updates -= count
         jax.block_until_ready((state, totals))
+        return bool(jnp.isfinite(totals.sums["loss"]))
 
     train(1)
-    print(json.dumps({"ready": True}), flush=True)
-    for line in sys.stdin:
-        processor, clock = time.process_time(), time.perf_counter()
-        train(int(line))
-        told = {"processor": time.process_time() - processor, "clock": time.perf_counter() - clock}
-        assert bool(jnp.isfinite(totals.sums["loss"])), "training diverged"
-        print(json.dumps(told), flush=True)
+    workers.serve(train)
 
 
 if __name__ == "__main__":

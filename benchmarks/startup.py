@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from train_steps import HERE, machine
+from workers import HERE, machine
 
 FILE = HERE.parent / "experiments" / "vae_digits.py"
 CHECKPOINTS, STEPS = 5, 3_000  # of a run at the default interval, and its updates

@@ -1,11 +1,10 @@
 """A worker of train_steps.py: the same VAE in PyTorch, in the variants that PyTorch's users choose from."""
 
-import json
 import os
 import sys
-import time
 
 import torch
+import workers
 from torch import nn
 from torch.nn import functional
 from train_steps import images
@@ -75,17 +74,16 @@ def update(network: str, batch_size: int, variant: str):
 
 
 def main() -> None:
-    """Train as many updates as each line of standard input says."""
+    """Arguments: the network, the rows of a batch, the variant."""
     step = update(sys.argv[1], int(sys.argv[2]), sys.argv[3])
-    step()
-    print(json.dumps({"ready": True}), flush=True)
-    for line in sys.stdin:
-        processor, clock = time.process_time(), time.perf_counter()
-        for _ in range(int(line)):
+
+    def train(updates: int) -> bool:
+        for _ in range(updates):
             value = step()
-        told = {"processor": time.process_time() - processor, "clock": time.perf_counter() - clock}
-        assert bool(torch.isfinite(value)), "training diverged"
-        print(json.dumps(told), flush=True)
+        return bool(torch.isfinite(value))
+
+    train(1)
+    workers.serve(train)
 
 
 if __name__ == "__main__":

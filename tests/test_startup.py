@@ -12,7 +12,7 @@ def startup():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
         yield importlib.import_module("startup")
-    for name in ("startup", "train_steps"):
+    for name in ("startup", "workers"):
         sys.modules.pop(name, None)
 
 

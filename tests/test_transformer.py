@@ -151,7 +151,7 @@ def test_rotary_is_relative_rejects():
 
 
 def check_dependence(net, several=(True, False)):
-    """Logits depend on all that they may see, in a row of three documents and of one; else derivatives are exactly 0."""
+    """Logits depend on all that they may see, in a row of three documents or one; other derivatives are exactly 0."""
     params, index = lively(net), np.arange(8)
 
     @quick
