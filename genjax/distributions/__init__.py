@@ -29,6 +29,14 @@ from genjax.distributions.mixture import (
     sample_logistic_mixture,
 )
 from genjax.distributions.normal import kl_normal, kl_normal_standard, normal_log_prob, sample_normal
+from genjax.distributions.relaxed import (
+    concrete_log_prob,
+    gumbel_log_prob,
+    relaxed_bernoulli_log_prob,
+    sample_concrete,
+    sample_gumbel,
+    sample_relaxed_bernoulli,
+)
 from genjax.distributions.units import (
     bits,
     bits_per_byte,
@@ -45,9 +53,11 @@ __all__ = [
     "bits_per_dim",
     "bits_per_residue",
     "categorical_log_prob",
+    "concrete_log_prob",
     "discretized_logistic_log_prob",
     "discretized_logistic_mean",
     "event_sum",
+    "gumbel_log_prob",
     "kl_bernoulli",
     "kl_categorical",
     "kl_normal",
@@ -58,10 +68,14 @@ __all__ = [
     "nats_per_frame",
     "normal_log_prob",
     "perplexity",
+    "relaxed_bernoulli_log_prob",
     "sample_bernoulli",
     "sample_categorical",
+    "sample_concrete",
     "sample_discretized_logistic",
+    "sample_gumbel",
     "sample_logistic_mixture",
     "sample_normal",
+    "sample_relaxed_bernoulli",
     "upcast",
 ]
