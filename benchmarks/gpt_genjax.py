@@ -1,6 +1,7 @@
 """A worker of gpt_steps.py: genjax's own GPT, windows, learner and compiled call, trained on request."""
 
 import sys
+import time
 
 import jax
 import numpy as np
@@ -41,7 +42,9 @@ def main() -> None:
     setting, scan = ROWS[row], False
     if more:
         setting, scan = setting._replace(layers=int(more[0])), more[1] == "scan"
+    began = time.process_time()
     compiled = program(setting, UPDATES_A_CALL[row], scan)
+    compiling = time.process_time() - began
     state, totals = compiled.fresh(), compiled.zero()
 
     def train(updates: int) -> bool:
@@ -54,7 +57,7 @@ def main() -> None:
         return int(totals.bad) < 0
 
     train(1)
-    workers.serve(train, compiling=compiled.seconds)
+    workers.serve(train, compiling=compiling)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def measured(row: str, cores: int, variants: list[str], rounds: int) -> list[str
 
 
 def depth(cores: int) -> list[str]:
-    """Seconds that tracing and compiling the update of the small model takes, by its number of layers."""
+    """Processor seconds that tracing and compiling the small model's update takes, by its number of layers."""
     lines = []
     for how in ("scan", "written out"):
         peers = []

@@ -33,13 +33,15 @@ def looked_up(table: jax.Array, index: Array) -> jax.Array:
 
 
 def check_tokens(tokens: Array, vocabulary: int) -> None:
-    """Refuse what are no integers; and tokens outside of the vocabulary, where they are known: not in compiled code.
+    """Refuse what are no rows of integers; and tokens outside of the vocabulary, where known: not in compiled code.
 
     >>> check_tokens(np.array([[3, 65]]), 65)
     Traceback (most recent call last):
     genjax.errors.BadInput: token 65 at row 0, position 1
     allowed: 0 to 64, the numbers of the vocabulary
     """
+    if tokens.ndim != 2:
+        raise BadInput(f"tokens have the shape {list(tokens.shape)}", "allowed: rows by positions, [B, T]")
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise BadInput(f"tokens are {tokens.dtype}", "allowed: integers, the numbers of the vocabulary")
     if isinstance(tokens, jax.core.Tracer):
