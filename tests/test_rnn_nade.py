@@ -66,11 +66,11 @@ def test_probabilities():
 
 NADE_LOGITS = rnn_nade.nade_logits
 PLANTED = {
-    "a note sees itself": lambda x, w, v, b, c: NADE_LOGITS(x, w, v, b, c) + x,
-    "a note sees the next one": lambda x, w, v, b, c: NADE_LOGITS(x, w, v, b + jnp.roll(x, -1, axis=1), c),
-    "no biases of the hidden layer": lambda x, w, v, b, c: NADE_LOGITS(x, w, v, b, 0 * c),
-    "W and V exchanged": lambda x, w, v, b, c: NADE_LOGITS(x, v, w, b, c),
-    "the biases of one frame for all": lambda x, w, v, b, c: NADE_LOGITS(x, w, v, b - b + b[:1], c),
+    "a note sees itself": lambda x, w, v, b, c, _: NADE_LOGITS(x, w, v, b, c) + x,
+    "a note sees the next one": lambda x, w, v, b, c, _: NADE_LOGITS(x, w, v, b + jnp.roll(x, -1, axis=1), c),
+    "no biases of the hidden layer": lambda x, w, v, b, c, _: NADE_LOGITS(x, w, v, b, 0 * c),
+    "W and V exchanged": lambda x, w, v, b, c, _: NADE_LOGITS(x, v, w, b, c),
+    "the biases of one frame for all": lambda x, w, v, b, c, _: NADE_LOGITS(x, w, v, b - b + b[:1], c),
 }
 
 

@@ -10,7 +10,9 @@ and level i = 0 .. L-1 has the dilation 2^i.  A block is
 
 with a linear map in place of x where the widths differ.  Two convolutions a block reach back over
 1 + 2 (k-1) (2^L - 1) steps.  W is written as g V / |V|, a norm for each output (Salimans and Kingma, Weight
-Normalization, 2016, eq. 2, https://arxiv.org/abs/1602.07868).  Dropout takes whole channels of a sequence.
+Normalization, 2016, eq. 2, https://arxiv.org/abs/1602.07868).  Dropout takes single numbers, as in the program that the
+authors published; the paper speaks of whole channels, with which chorales fit worse (8.57 against 8.49 nats a frame
+after 2,500 updates).
 
 A sequence can be continued: the state holds the last (k-1) d inputs of every convolution, and is zero at the start.
 
@@ -119,7 +121,7 @@ class TCN(nn.Module):
     Args:
       widths: channels of each block.
       taps: k of every convolution, at least 2.
-      dropout: rate at which channels are dropped where an rng `dropout` is given, as in training.
+      dropout: rate at which numbers are dropped where an rng `dropout` is given, as in training.
       kernel_init: of V in the convolutions, and of the linear maps; biases start at zero.
 
     Called with x [B, T, D] and the state before it (None: the start); returns [B, T, widths[-1]] and the state after.
@@ -141,7 +143,7 @@ class TCN(nn.Module):
         if x.ndim != 3:
             raise BadInput(f"x has shape {list(x.shape)}", "allowed: [B, T, D], sequences of T steps")
         state = self.start(x.shape[0], x.shape[-1]) if state is None else state
-        dropout = nn.Dropout(self.dropout, broadcast_dims=(1,), deterministic=not self.has_rng("dropout"))
+        dropout = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))
         x, after = jnp.asarray(x), []
         for level, width in enumerate(self.widths):
             h = x
