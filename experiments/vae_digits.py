@@ -11,14 +11,29 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from genjax import Count, Evaluation, Experiment, Fraction, NonNegative, Out, Positive, Quantity, Stage, ema, minimize
+from genjax import (
+    Count,
+    Evaluation,
+    Experiment,
+    File,
+    Fraction,
+    NonNegative,
+    Out,
+    Positive,
+    Quantity,
+    Stage,
+    ema,
+    minimize,
+)
 from genjax.data import batches, digits
 from genjax.distributions import kl_normal_standard, sample_normal
 from genjax.likelihood.iwae import importance_sampling, normal_log_weights
 from genjax.losses.variational import negative_elbo
+from genjax.metrics.latents import diagnosis
 from genjax.models.blocks import MLP
 from genjax.models.observation import check_support, discretized_logistic
 from genjax.models.vae import VAE, DenseDecoder, DenseEncoder
+from genjax.samplers.latents import interpolate_spherical, tiles, traverse
 
 
 def experiment(
@@ -70,13 +85,29 @@ def experiment(
         z = jax.random.normal(code_key, (n, latents))
         return likelihood.sample(model.apply(state.params, z, method="decode"), pixel_key)
 
-    def means(state, key):
-        z = jax.random.normal(key, (64, latents))
+    def decoded(state, z):
         return likelihood.mean(model.apply(state.params, z, method="decode"))
 
+    def means(state, key):
+        return decoded(state, jax.random.normal(key, (64, latents)))
+
+    def held_out(rows):
+        return jnp.asarray(data.validation.arrays["image"][:rows] / 16, jnp.float32)
+
     def reconstruct(state, key):
-        images = jnp.asarray(data.validation.arrays["image"][:32] / 16, jnp.float32)
-        return jnp.stack([images, likelihood.mean(model.apply(state.params, images))])
+        return jnp.stack([held_out(32), likelihood.mean(model.apply(state.params, held_out(32)))])
+
+    def traversal(state, key):  # a row for each latent, which goes from -3 to 3 while the others stay
+        z = model.apply(state.params, held_out(1), method="encode")[0][0]
+        return tiles(traverse(lambda z: decoded(state, z), z, range(latents), steps=9), 9, scale=4)
+
+    def interpolation(state, key):  # eight rows, each from one digit to another
+        first, last = jnp.split(model.apply(state.params, held_out(16), method="encode")[0], 2)
+        return decoded(state, jnp.swapaxes(interpolate_spherical(first, last, 8), 0, 1).reshape(-1, latents))
+
+    def posteriors(state, key):
+        mean, log_var = model.apply(state.params, held_out(None), method="encode")
+        return mean, log_var, jax.random.normal(key, mean.shape)
 
     shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, steps // 50, max(steps, 1))
     adam = optax.adam(lambda step: learning_rate * shape(step))  # a product, so that `sweep --vmap` can vary it
@@ -92,7 +123,13 @@ def experiment(
             "test": Evaluation(estimate, data.test, 250, {"neg_iwae": tight, **parts}, final=True),
         },
         sample=sample,
-        pictures={"means": means, "reconstructions": reconstruct},
+        pictures={
+            "means": means,
+            "reconstructions": reconstruct,
+            "traversal": traversal,
+            "interpolation": interpolation,
+        },
+        files={"diagnostics.txt": File(posteriors, lambda arrays: diagnosis(*arrays).encode())},
         select="validation/neg_elbo",
         data=data.name,
     )

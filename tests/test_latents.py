@@ -204,12 +204,15 @@ def check_tiles(lay):
     images = np.random.default_rng(6).normal(size=(6, 2, 3, 1)).astype(np.float32)
     rows = [np.concatenate(images[start : start + 3], axis=1) for start in (0, 3)]
     np.testing.assert_array_equal(lay(images, 3)[0], np.concatenate(rows, axis=0))
+    enlarged = np.kron(np.concatenate(rows, axis=0)[..., 0], np.ones((2, 2), np.float32))
+    np.testing.assert_array_equal(lay(images, 3, 2)[0, ..., 0], enlarged)
 
 
 def test_tiles():
     check_tiles(tiles)
-    rejects(check_tiles, lambda images, columns: tiles(images, 2))
-    rejects(check_tiles, lambda images, columns: tiles(images[::-1], columns))
+    rejects(check_tiles, lambda images, columns, *scale: tiles(images, 2, *scale))
+    rejects(check_tiles, lambda images, columns, *scale: tiles(images[::-1], columns, *scale))
+    rejects(check_tiles, lambda images, columns, *scale: tiles(images, columns))
 
 
 # -- bad input -------------------------------------------------------------------------------------------------------

@@ -117,15 +117,16 @@ def traverse(
     return decode(walks.reshape(-1, len(z)))
 
 
-def tiles(images: Array, columns: int) -> jax.Array:
+def tiles(images: Array, columns: int, scale: int = 1) -> jax.Array:
     """Images side by side as one image, so that each walk is a row of it.
 
     Args:
       images: [rows * columns, H, W, C].
       columns: in a row.
+      scale: whole factor of enlargement, at least 1: what is one image is not enlarged as small ones are.
 
     Returns:
-      [1, rows * H, columns * W, C].
+      [1, rows * H * scale, columns * W * scale, C].
 
     Raises:
       BadInput: no images, or not whole rows of them.
@@ -136,11 +137,13 @@ def tiles(images: Array, columns: int) -> jax.Array:
     [[0.0, 1.0], [2.0, 3.0]]
     """
     images = jnp.asarray(images)
-    if images.ndim != 4 or columns < 1 or not len(images) or len(images) % columns:
-        raise BadInput(f"images {list(images.shape)}, columns = {columns}", "allowed: [n, H, W, C], n whole rows")
+    if images.ndim != 4 or min(columns, scale) < 1 or not len(images) or len(images) % columns:
+        told = f"images {list(images.shape)}, columns = {columns}, scale = {scale}"
+        raise BadInput(told, "allowed: [n, H, W, C], n whole rows; a scale of at least 1")
     n, height, width, channels = images.shape
     table = images.reshape(n // columns, columns, height, width, channels).swapaxes(1, 2)
-    return table.reshape(1, n // columns * height, columns * width, channels)
+    whole = table.reshape(1, n // columns * height, columns * width, channels)
+    return whole.repeat(scale, axis=1).repeat(scale, axis=2)
 
 
 def _ends(first: Array, last: Array, steps: int) -> tuple[jax.Array, jax.Array, jax.Array]:
