@@ -4,8 +4,9 @@ Paper:    Germain, Gregor, Murray and Larochelle, MADE, 2015, arXiv:1502.03509: 
           (figure 2), of 2 x 8,000 units and 32 maskings 86.64 nats
 Command:  genjax train experiments/made_mnist.py
           genjax train experiments/made_mnist.py --hidden 8000 8000 --maskings 32 --direct --steps 150000   (GPU)
-Cost:     not measured
-Measured: not run
+Cost:     11 minutes for 50,000 updates of the first command on 2 CPU cores that other work shared
+Measured: test -log p(x) = 94.48 ± 0.25 nats (exact, one order, N=10,000, raw, step 50,000), 2026-11-24
+          ensemble: not run
 
 A masking is an order of the pixels and the degrees of the hidden units, both random, from NumPy's generator of seed 0.
 As published: rectifiers, batches of 100, an ensemble whose maskings take turns in training, and the best state on the

@@ -4,8 +4,9 @@ Paper:    van den Oord et al., Conditional Image Generation with PixelCNN Decode
           Salimans et al., PixelCNN++, 2017, arXiv:1701.05517 (the mixture of logistics); no published number
 Command:  genjax train experiments/pixelcnn_digits.py
           genjax train experiments/pixelcnn_digits.py --likelihood mixture
-Cost:     not measured
-Measured: not run
+Cost:     2 minutes on 2 CPU cores that other work shared, of which 26 s compilation
+Measured: test -log p(x) = 78.50 ± 0.64 nats, 1.769 bits/dim (categorical, exact, N=250, ema, step 1,600); mixture of 5
+          logistics 79.80 ± 0.64 nats, 1.799 bits/dim (step 1,200), 2026-11-24; a VAE's bound: 82.39 (vae_digits.py)
 """
 
 from typing import Literal

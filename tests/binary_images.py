@@ -12,12 +12,11 @@ IMAGES = ROWS.reshape(64, 2, 3, 1)
 KEY = jax.random.key(0)
 
 
-def wild(params, scale=1.5):
+def wild(model, *example, scale=1.5):
     """Parameters far from their small initial values: normal, of one scale, so that p is far from uniform."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    values = [scale * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, values)
+    rng = np.random.default_rng(7)
+    shapes = jax.eval_shape(model.init, KEY, *example)
+    return jax.tree.map(lambda leaf: np.float32(scale * rng.normal(size=leaf.shape)), shapes)
 
 
 def check_is_a_density(log_p):

@@ -19,7 +19,7 @@ NETWORKS = {"hidden layers": MADE(WIDTHS, jnp.tanh), "direct too": MADE(WIDTHS, 
 
 
 def built(model):
-    params = wild(model.init(KEY, ROWS, pick(MASKINGS, 0)), 1.0)
+    params = wild(model, ROWS, jax.tree.map(lambda array: array[0], MASKINGS), scale=1.0)
     return lambda x, masking: model.apply(params, x, masking)
 
 
@@ -94,7 +94,7 @@ def test_averaged_logits_are_no_density():
     np.testing.assert_allclose(jnp.exp(averaged), [1, 0, 0, 1], atol=1e-6)
     for rule in ("logits averaged", "conditionals averaged"):
         total = np.exp(np.float64(ENSEMBLE_MUTANTS[rule](LOGITS["hidden layers"]))).sum()
-        assert abs(total - 1.0) > 0.02
+        assert abs(total - 1.0) > 1e-3  # a hundred times what `check_is_a_density` allows
 
 
 # -- orders ------------------------------------------------------------------------------------------------------------

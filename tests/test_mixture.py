@@ -13,6 +13,7 @@ from genjax import distributions as d
 from genjax.errors import BadInput
 from genjax.models.observation import check_support, logistic_mixture
 
+LOG_PROB = jax.jit(d.logistic_mixture_log_prob, static_argnums=5)
 SCALES = np.float32(np.log([1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 1e2, 1e3]))  # in units of the whole range of grey
 
 
@@ -88,11 +89,11 @@ def check_is_the_definition(log_prob):
 
 
 def test_sums_to_one_at_every_scale():
-    check_is_normalised(d.logistic_mixture_log_prob)
+    check_is_normalised(LOG_PROB)
 
 
 def test_is_the_definition():
-    check_is_the_definition(d.logistic_mixture_log_prob)
+    check_is_the_definition(LOG_PROB)
 
 
 def no_edges(x, logits, locations, log_scales, coefficients, levels):
@@ -108,13 +109,13 @@ def looking_ahead(x, logits, locations, log_scales, coefficients, levels):
     """The first channel leans on the last: the factors no longer sum to 1 in turn."""
     lean = 0.6 * (x[..., -1:, None] - 0.5)
     locations = locations + np.pad(lean, [(0, 0)] * (lean.ndim - 2) + [(0, x.shape[-1] - 1), (0, 0)])
-    return d.logistic_mixture_log_prob(x, logits, locations, log_scales, coefficients, levels)
+    return LOG_PROB(x, logits, locations, log_scales, coefficients, levels)
 
 
 def of_channels(x, logits, locations, log_scales, coefficients, levels):
     """A component for each channel: normalised, but another distribution."""
     parts = [
-        d.logistic_mixture_log_prob(
+        LOG_PROB(
             x[..., c : c + 1],
             logits,
             locations[..., c : c + 1, :],
@@ -133,7 +134,7 @@ def changed(**how):
     def log_prob(x, *parts):
         names = ("logits", "locations", "log_scales", "coefficients", "levels")
         given = dict(zip(names, parts, strict=True))
-        return d.logistic_mixture_log_prob(x, **{**given, **{name: change(given) for name, change in how.items()}})
+        return LOG_PROB(x, *{**given, **{name: change(given) for name, change in how.items()}}.values())
 
     return log_prob
 
@@ -141,9 +142,7 @@ def changed(**how):
 NOT_NORMALISED = {
     "no edges": no_edges,
     "looks ahead": looking_ahead,
-    "weights not normalised": lambda x, l, *rest: (
-        d.logistic_mixture_log_prob(x, l, *rest) + jax.nn.logsumexp(l, axis=-1)
-    ),
+    "weights not normalised": lambda x, l, *rest: LOG_PROB(x, l, *rest) + jax.nn.logsumexp(l, axis=-1),
 }
 OTHERS = {
     "no dependence of channels": changed(coefficients=lambda given: 0 * given["coefficients"]),
@@ -168,7 +167,7 @@ def test_definition_rejects(mutant):
 def test_gradients_are_finite_at_every_scale():
     parts = mixture(3, log_scales=SCALES)
     x = np.broadcast_to(np.float32([0.0, 1.0, 1 / 255]), (len(SCALES), 3))
-    gradients = jax.grad(lambda *p: d.logistic_mixture_log_prob(x, *p, 256).sum(), argnums=(0, 1, 2, 3))(*parts)
+    gradients = jax.jit(jax.grad(lambda *p: LOG_PROB(x, *p, 256).sum(), argnums=(0, 1, 2, 3)))(*parts)
     assert all(np.all(np.isfinite(gradient)) for gradient in gradients)
 
 
@@ -179,13 +178,13 @@ def test_gradients_are_finite_at_every_scale():
 def test_samples(channels, levels):
     """Chi-square of 20,000 pixels against the probabilities of all values."""
     parts = mixture(channels, seed=5)
-    log_p = at_each(d.logistic_mixture_log_prob, parts, levels)
+    log_p = at_each(LOG_PROB, parts, levels)
     code = levels ** np.arange(channels)[::-1]
 
     def sampler(parts):
         def sample(n, key):
             spread = [np.broadcast_to(part[None], (n, *part.shape)) for part in parts]
-            drawn = np.asarray(d.sample_logistic_mixture(*spread, levels, key))
+            drawn = np.asarray(jax.jit(d.sample_logistic_mixture, static_argnums=4)(*spread, levels, key))
             return np.rint(drawn * (levels - 1)) @ code[:, None]
 
         return sample
@@ -226,34 +225,34 @@ def test_likelihood_of_an_image(channels, components):
     assert likelihood.multiplier * channels >= components * (1 + 2 * channels + channels * (channels - 1) // 2)
     out = jax.random.normal(jax.random.key(1), (1, 1, 2, channels, likelihood.multiplier))
     grid = colours(3, 2 * channels).reshape(-1, 1, 2, channels)
-    log_p = likelihood.log_prob(jnp.broadcast_to(out, (len(grid), *out.shape[1:])), grid)
+    log_p = jax.jit(likelihood.log_prob)(jnp.broadcast_to(out, (len(grid), *out.shape[1:])), grid)
     assert log_p.shape == (len(grid),)
     assert np.exp(np.float64(log_p)).sum() == pytest.approx(1.0, abs=1e-5)
-    drawn = likelihood.sample(out, jax.random.key(2))
-    assert drawn.shape == likelihood.mean(out).shape == (1, 1, 2, channels)
+    drawn, mean = jax.jit(likelihood.sample)(out, jax.random.key(2)), jax.jit(likelihood.mean)(out)
+    assert drawn.shape == mean.shape == (1, 1, 2, channels)
     assert set(np.rint(2 * np.asarray(drawn)).reshape(-1)) <= {0.0, 1.0, 2.0}
 
 
 def test_samples_of_the_likelihood_have_its_mean():
     likelihood = logistic_mixture(17, 3)
     out = jax.random.normal(jax.random.key(1), (1, 2, 2, 1, likelihood.multiplier))
-    drawn = likelihood.sample(jnp.broadcast_to(out, (20_000, *out.shape[1:])), jax.random.key(2))
-    np.testing.assert_allclose(drawn.mean(0), likelihood.mean(out)[0], atol=0.01)
+    drawn = jax.jit(likelihood.sample)(jnp.broadcast_to(out, (20_000, *out.shape[1:])), jax.random.key(2))
+    np.testing.assert_allclose(drawn.mean(0), jax.jit(likelihood.mean)(out)[0], atol=0.01)
 
 
 def test_components_start_apart():
     """With numbers that are all zero the mean is mid-grey and no component is another's copy."""
     likelihood = logistic_mixture(256, 4)
     out = jnp.zeros((1, 1, 1, 1, likelihood.multiplier))
-    assert float(likelihood.mean(out)[0, 0, 0, 0]) == pytest.approx(0.5, abs=1e-3)
-    slope = jax.grad(lambda out: likelihood.log_prob(out, jnp.full((1, 1, 1, 1), 0.2))[0])(out).reshape(3, 4)
+    assert float(jax.jit(likelihood.mean)(out)[0, 0, 0, 0]) == pytest.approx(0.5, abs=1e-3)
+    slope = jax.jit(jax.grad(lambda out: likelihood.log_prob(out, jnp.full((1, 1, 1, 1), 0.2))[0]))(out).reshape(3, 4)
     assert np.unique(np.round(slope[1], 5)).size == 4
 
 
 def test_refusals():
     parts = mixture(2)
     with pytest.raises(BadInput, match="2 locations and 1 coefficients for 3 channels"):
-        d.logistic_mixture_log_prob(np.zeros(3, np.float32), *parts, 4)
+        LOG_PROB(np.zeros(3, np.float32), *parts, 4)
     with pytest.raises(BadInput, match="levels = 1"):
         logistic_mixture(1)
     with pytest.raises(BadInput, match="mixture of 5 logistics"):

@@ -97,7 +97,7 @@ def test_gradient_does_not_keep_every_activation():
         return gradient.lower(*parts).compile().memory_analysis().temp_size_in_bytes
 
     everything = 100 * 784 * 500 * 4
-    assert needed(28) < 0.25 * everything
+    assert needed(14) < 0.25 * everything
     assert needed(784) > everything  # one chunk keeps them all: the measure sees it
 
 
@@ -106,7 +106,7 @@ def test_gradient_does_not_keep_every_activation():
 
 def built(order):
     model = NADE(6, 7, order, chunk=4)
-    params = wild(model.init(KEY, ROWS))
+    params = wild(model, ROWS)
     return model, params, jax.jit(lambda x: model.apply(params, x))
 
 

@@ -30,7 +30,7 @@ from genjax.models.blocks import Initializer
 from genjax.types import Array, Key
 
 
-def nade_logits(x: Array, w: Array, v: Array, b: Array, c: Array, chunk: int = 28) -> jax.Array:
+def nade_logits(x: Array, w: Array, v: Array, b: Array, c: Array, chunk: int = 14) -> jax.Array:
     """The logits of all D conditionals, b_d + V_d . s(c + sum_{e < d} W_e x_e).
 
     Args:
@@ -127,7 +127,7 @@ class NADE(nn.Module):
     dims: int
     units: int
     order: Sequence[int] | None = None
-    chunk: int = 28
+    chunk: int = 14
     kernel_init: Initializer = nn.initializers.lecun_normal()
     bias_init: Initializer = nn.initializers.zeros
 
@@ -143,7 +143,7 @@ class NADE(nn.Module):
             raise BadInput(f"x has shape {list(x.shape)}", f"the model takes [B, {self.dims}]")
         positions, sequence = self._order()
         w, v, b, c = self._weights(len(x), sequence)
-        return _columns(nade_logits(_columns(jnp.asarray(x), sequence), w, v, b, c, self.chunk), positions)
+        return _columns(nade_logits(_columns(x, sequence), w, v, b, c, self.chunk), positions)
 
     def sample(self, key: Key, n: int) -> jax.Array:
         """n samples [n, D], zeros and ones in the order of the data."""
@@ -164,5 +164,5 @@ class NADE(nn.Module):
         return positions, np.argsort(positions)
 
 
-def _columns(array: jax.Array, chosen: np.ndarray) -> jax.Array:
-    return array.at[:, chosen].get(unique_indices=True, mode="promise_in_bounds")
+def _columns(array: Array, chosen: np.ndarray) -> jax.Array:
+    return jnp.asarray(array).at[:, chosen].get(unique_indices=True, mode="promise_in_bounds")
