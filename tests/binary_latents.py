@@ -25,14 +25,23 @@ THETA = {
 PHI = {"weights": _RNG.normal(size=(6, LATENTS)) * 0.8, "offset": _RNG.normal(size=LATENTS)}
 
 
+def log_fit(theta, z=PATHS, x=IMAGES):
+    """log p(x | z) of every path and image: [Z, X]."""
+    logits = jnp.tanh(z @ theta["hidden"] - 0.5) @ theta["pixels"]
+    shape = (len(z), *x.shape)
+    return event_sum(
+        bernoulli_log_prob(jnp.broadcast_to(x, shape), jnp.broadcast_to(logits[:, None], shape)), leading=2
+    )
+
+
+def log_prior(theta, z=PATHS):
+    """log p(z) of every path: [Z]."""
+    return event_sum(bernoulli_log_prob(z, jnp.broadcast_to(theta["prior"], z.shape)))
+
+
 def log_joint(theta, z=PATHS, x=IMAGES):
     """log p(z) + log p(x | z) of every path and image: [Z, X]."""
-    logits = jnp.tanh(z @ theta["hidden"] - 0.5) @ theta["pixels"]
-    fit = bernoulli_log_prob(
-        jnp.broadcast_to(x, (len(z), *x.shape)), jnp.broadcast_to(logits[:, None], (len(z), *x.shape))
-    )
-    prior = bernoulli_log_prob(z, jnp.broadcast_to(theta["prior"], z.shape))
-    return event_sum(fit, leading=2) + event_sum(prior)[:, None]
+    return log_fit(theta, z, x) + log_prior(theta, z)[:, None]
 
 
 def log_posterior(phi, z=PATHS, x=IMAGES):
@@ -42,11 +51,6 @@ def log_posterior(phi, z=PATHS, x=IMAGES):
     return event_sum(
         bernoulli_log_prob(jnp.broadcast_to(z[:, None], shape), jnp.broadcast_to(logits, shape)), leading=2
     )
-
-
-def log_marginal():
-    """log p(x) [X], by the sum over paths."""
-    return np.asarray(jax.nn.logsumexp(log_joint(THETA), axis=0))
 
 
 def tuples(k):

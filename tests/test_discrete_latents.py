@@ -6,15 +6,19 @@ import binary_latents as model
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from planted import rejects
 
 from genjax.distributions import log_mean_exp, normal_log_prob, sample_normal
 from genjax.errors import BadInput
+from genjax.learners import minimize
 from genjax.losses import discrete_latents as discrete
 from genjax.losses.importance import negative_ciwae, negative_miwae, negative_piwae
 from genjax.losses.variational import negative_elbo, negative_iwae
+from genjax.types import Out
 
+KEY = jax.random.key(0)
 stop = jax.lax.stop_gradient
 reinforce, vimco = discrete.negative_elbo_reinforce, discrete.negative_vimco
 
@@ -105,6 +109,19 @@ BOUND_MUTANTS = {
 @pytest.mark.parametrize("mutant", BOUND_MUTANTS.values(), ids=BOUND_MUTANTS)
 def test_bound_rejects(paths, mutant):
     rejects(check_bound, paths, *mutant)
+
+
+def test_a_beta_above_one_is_a_looser_bound(paths):
+    """E log p(x | z) - 2 KL, by the sum over paths: below the ELBO for every x; with a half it exceeds log p(x)."""
+    log_p, ladder = paths
+    with jax.enable_x64(True):
+        log_q = model.log_posterior(model.PHI)
+        rate = jnp.sum(jnp.exp(log_q) * (log_q - model.log_prior(model.THETA)[:, None]), axis=0)
+        fit = jnp.sum(jnp.exp(log_q) * model.log_fit(model.THETA), axis=0)
+        one, two, half = (-np.asarray(negative_elbo(fit, rate, beta)) for beta in (1.0, 2.0, 0.5))
+    np.testing.assert_allclose(one, ladder[1], rtol=1e-9)
+    assert np.all(two < one) and np.exp(two).sum() < 1.0
+    assert np.any(half > log_p)
 
 
 # -- expected gradients are gradients of expectations ------------------------------------------------------------------
@@ -227,36 +244,44 @@ def test_baselines_take_variance_out():
     assert variance(vimco, 2) < 0.5 * variance(plain, 2)
 
 
-def check_score_is_path(score):
-    """A Gaussian latent: both estimators of d E[-(z - 1)^2 - log q] in (mean, log_var), within 4 standard errors.
+PHI, NOISES = (np.float32(0.4), np.float32(-0.6)), 40_000
+EXACT = -np.array([-2 * (0.4 - 1.0), 0.5 - math.exp(-0.6)])  # of -E[-(z - 1)^2 - log q] in mean and log_var
+fit = lambda z: -jnp.square(z - 1.0)
 
-    The exact gradient is (-2 (m - 1), 1/2 - v).
-    """
-    phi = jnp.float32(0.4), jnp.float32(-0.6)
-    fit = lambda z: -jnp.square(z - 1.0)
 
+def slopes(loss):
+    """[NOISES, 2] gradients of a loss of one key."""
+    keys = jax.random.split(jax.random.key(1), NOISES)
+    return np.stack(jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(PHI, keys), -1)
+
+
+@pytest.fixture(scope="module")
+def path_slopes():
     def path(phi, key):
         z = sample_normal(*phi, key)
         return -(fit(z) - normal_log_prob(z, *phi))
+
+    return slopes(path)
+
+
+def check_score_is_path(path_slopes, score):
+    """A Gaussian latent: both estimators have the exact mean, within 4 standard errors; the path has less variance."""
 
     def scored(phi, key):
         z = stop(sample_normal(*phi, key))
         return score(fit(z)[None, None], normal_log_prob(z, *phi)[None, None], -1.0)[0]
 
-    keys = jax.random.split(jax.random.key(1), 40_000)
-    slopes = [np.stack(jax.jit(jax.vmap(jax.grad(f), (None, 0)))(phi, keys), -1) for f in (path, scored)]
-    exact = -np.array([-2 * (0.4 - 1.0), 0.5 - math.exp(-0.6)])
-    for slope in slopes:
-        assert np.all(np.abs(slope.mean(0) - exact) < 4 * slope.std(0) / math.sqrt(len(keys)))
-    assert np.all(slopes[0].var(0) < slopes[1].var(0))  # why one reparameterises where one can
+    ours = slopes(scored)
+    for each in (path_slopes, ours):
+        assert np.all(np.abs(each.mean(0) - EXACT) < 4 * each.std(0) / math.sqrt(NOISES))
+    assert np.all(path_slopes.var(0) < ours.var(0))  # why one reparameterises where one can
 
 
-def test_score_function_and_reparameterised_gradients_agree():
-    check_score_is_path(reinforce)
-    rejects(check_score_is_path, lambda j, q, b: reinforce(j, q, j - q))
-    rejects(check_score_is_path, lambda j, q, b: reinforce(j, stop(q), b))
-    rejects(check_score_is_path, lambda j, q, b: reinforce(j, 2 * q, b))
-    rejects(check_score_is_path, lambda j, q, b: -(j - q)[0])
+def test_score_function_and_reparameterised_gradients_agree(path_slopes):
+    check_score_is_path(path_slopes, reinforce)
+    rejects(check_score_is_path, path_slopes, lambda j, q, b: reinforce(j, q, j - q))
+    rejects(check_score_is_path, path_slopes, lambda j, q, b: reinforce(j, 2 * q, b))
+    rejects(check_score_is_path, path_slopes, lambda j, q, b: -(j - q)[0])
 
 
 # -- baselines ---------------------------------------------------------------------------------------------------------
@@ -291,6 +316,58 @@ def test_straight_through():
     out, pull = jax.vjp(discrete.straight_through, hard, soft)
     assert out.tolist() == hard.tolist()
     assert [slope.tolist() for slope in pull(jnp.float32([1.0, 2.0, 3.0]))] == [[0.0] * 3, [1.0, 2.0, 3.0]]
+
+
+# -- learning ----------------------------------------------------------------------------------------------------------
+
+SEEN = np.flatnonzero((model.IMAGES[:, ::2] == model.IMAGES[:, 1::2]).all(1))  # the 8 images of three equal pairs
+
+
+def learn(objective, baseline, steps=400, k=4):
+    """Mean exact ELBO of the images before and after training by `minimize`, and the last carry.
+
+    Args:
+      objective: (log_joint, log_posterior, carried baseline) -> [B].
+      baseline: (carried, log weights) -> the next one.
+    """
+    small = lambda tree: jax.tree.map(lambda a: jnp.float32(0.3 * a), tree)
+    z, x = np.float32(model.PATHS), np.float32(model.IMAGES[SEEN])
+
+    def tables(params):
+        theta, phi = params
+        return model.log_joint(theta, z, x), model.log_posterior(phi, z, x)
+
+    def loss(params, state, batch, key):
+        joint, log_q = tables(params)
+        path = jax.random.categorical(key, log_q.T, shape=(k, len(SEEN)))
+        chosen = lambda table: jnp.take_along_axis(table, path, axis=0)
+        joint, log_q = chosen(joint), chosen(log_q)
+        return Out(objective(joint, log_q, state.carry), {}, baseline(state.carry, joint - log_q))
+
+    def elbo(params):
+        joint, log_q = tables(params)
+        return jnp.sum(jnp.exp(log_q) * (joint - log_q), axis=0).mean()
+
+    first = lambda *_: jnp.zeros(())
+    learner = minimize(loss, optax.adam(0.03), lambda key, batch: (small(model.THETA), small(model.PHI)), first)
+    batch = {"row": jnp.arange(len(SEEN))}
+
+    @jax.jit
+    def run(state):
+        step = lambda state, _: (learner.update(state, batch, KEY)[0], None)
+        last, _ = jax.lax.scan(step, state, length=steps)
+        return elbo(state.params), elbo(last.params), last.carry
+
+    return [float(value) for value in run(learner.init(KEY, batch))]
+
+
+def test_a_baseline_in_the_carry_learns():
+    """The score teaches phi: 0.1 nats better than theta alone, whose posterior stays as it is; the carry follows."""
+    running = lambda carried, log_w: discrete.running_baseline(carried, log_w, 0.9)
+    before, after, carried = learn(reinforce, running)
+    assert abs(carried - after) < 0.2
+    _, unscored, _ = learn(lambda joint, log_q, _: -(joint - log_q).mean(0), running)
+    assert after > unscored + 0.1 > before + 0.3
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------

@@ -59,7 +59,8 @@ def check_concrete_density(log_prob):
             width = 17.0 if len(logits) == 3 else 30.0
             log_y, log_volume = simplex(len(logits), width / min(temperature, 1.0), 0.2 / max(temperature, 1.0))
             logits = np.broadcast_to(np.float64(logits), log_y.shape)
-            total = np.exp(np.asarray(log_prob(log_y, logits, temperature)) + log_volume).sum()
+            density = jax.jit(lambda y, l, t=temperature: log_prob(y, l, t))(log_y, logits)
+            total = np.exp(np.asarray(density) + log_volume).sum()
             assert abs(total - 1.0) < 1e-6
 
 
@@ -182,7 +183,7 @@ RNG = np.random.default_rng(4)
 WEIGHTS, OFFSET, PRIOR = RNG.normal(size=6) * 3, RNG.normal(size=6), np.array([[0.4, -0.2]])
 LOGITS = np.stack([ROWS @ RNG.normal(size=6), np.zeros(64)], -1)[:, None] * 0.7  # [64, 1, 2]
 T_PRIOR, T_POSTERIOR = 0.7, 0.9
-REPEATS = 2_000
+REPEATS = 1_000
 
 
 def relaxed_fit(first):
@@ -208,7 +209,7 @@ def relaxed():
 
 
 def check_relaxed_bound(relaxed, log_weights):
-    """2,000 repeats, k = 1: the ELBO within 4 standard errors; k = 8: above it, and at most log p(x).
+    """1,000 repeats, k = 1: the ELBO within 4 standard errors; k = 8: above it, and at most log p(x).
 
     The sum over x of exp(E bound) is at most 1.
     """
@@ -272,7 +273,7 @@ def test_the_relaxed_bound_rejects(relaxed, mutant):
 def test_low_temperatures_stay_finite():
     logits = jnp.float32([[[3.0, -40.0, 0.0]]])
     weights = lambda q: concrete_log_weights(lambda y: y.sum((2, 3)), q, 0 * q, 1e-3, 1e-3, KEY, 4).sum()
-    value, slope = jax.value_and_grad(weights)(logits)
+    value, slope = jax.jit(jax.value_and_grad(weights))(logits)
     assert np.isfinite(value) and np.all(np.isfinite(slope))
     odds = d.sample_relaxed_bernoulli(jnp.float32([50.0, -50.0]), 1e-3, KEY)
     assert np.all(np.isfinite(d.relaxed_bernoulli_log_prob(odds, jnp.float32([50.0, -50.0]), 1e-3)))

@@ -208,21 +208,19 @@ def test_kernels():
         assert np.linalg.eigvalsh(np.float64(kernel(distances))).min() > -1e-5
 
 
+KERNELS = (mmd.gaussian_kernel(1.3), mmd.inverse_multiquadratic_kernel(6.0))
+
+
 def check_double_loop(estimate, diagonal):
     """Against the sums of the paper, written as loops: 5 and 7 samples."""
     x, y = RNG.normal(size=(5, 3)), RNG.normal(size=(7, 3)) + 0.5
-    for kernel in (mmd.gaussian_kernel(1.3), mmd.inverse_multiquadratic_kernel(6.0)):
-        pair = lambda a, b, k=kernel: float(k(np.square(a - b).sum()))
-
-        def mean(a, b, same, pair=pair):
-            values = [
-                pair(u, v) for (i, u), (j, v) in itertools.product(enumerate(a), enumerate(b)) if not (same and i == j)
-            ]
-            return np.mean(values)
-
-        exact = mean(x, x, not diagonal) + mean(y, y, not diagonal) - 2 * mean(x, y, False)
-        ours = jax.jit(lambda x, y, k=kernel: estimate(x, y, k))(jnp.float32(x), jnp.float32(y))
-        np.testing.assert_allclose(ours, exact, rtol=1e-4, atol=1e-6)
+    ours = jax.jit(lambda x, y: [estimate(x, y, kernel) for kernel in KERNELS])(jnp.float32(x), jnp.float32(y))
+    squares = lambda a, b: np.float32([np.square(u - v).sum() for u, v in itertools.product(a, b)])
+    apart = lambda a: np.float32([np.square(u - v).sum() for u, v in itertools.permutations(a, 2)])
+    own = (lambda a: squares(a, a)) if diagonal else apart
+    for value, kernel in zip(ours, KERNELS, strict=True):
+        exact = np.mean(kernel(own(x))) + np.mean(kernel(own(y))) - 2 * np.mean(kernel(squares(x, y)))
+        np.testing.assert_allclose(value, exact, rtol=1e-4, atol=1e-6)
 
 
 WIDTH, DIMS, SHIFT, N, M = 1.2, 2, np.array([0.6, -0.3]), 10, 15
@@ -240,14 +238,15 @@ def check_gaussians(estimate, biased):
     Against itself the mean is 0: two-sided p > 1e-4.
     """
     kernel = mmd.gaussian_kernel(WIDTH)
+
+    def one(key, scale, shift):
+        first, second = jax.random.split(key)
+        y = shift[None] + scale * jax.random.normal(second, (M, DIMS))
+        return estimate(jax.random.normal(first, (N, DIMS)), y, kernel)
+
+    many = jax.jit(jax.vmap(one, (0, None, None)))
     for scale, shift in ((math.sqrt(2.0), SHIFT), (1.0, 0 * SHIFT)):
-
-        def one(key, scale=scale, shift=shift):
-            first, second = jax.random.split(key)
-            y = jnp.float32(shift)[None] + scale * jax.random.normal(second, (M, DIMS))
-            return estimate(jax.random.normal(first, (N, DIMS)), y, kernel)
-
-        values = np.float64(jax.jit(jax.vmap(one))(jax.random.split(KEY, 4_000)))
+        values = np.float64(many(jax.random.split(KEY, 4_000), np.float32(scale), np.float32(shift)))
         own, other = expected_kernel(2.0), expected_kernel(2 * scale**2)
         exact = own + other - 2 * expected_kernel(1.0 + scale**2, shift)
         exact += ((1 - own) / N + (1 - other) / M) if biased else 0.0

@@ -1,5 +1,6 @@
 """Gradients of importance-weighted bounds against exact ones; MIWAE, CIWAE, PIWAE; every check kills planted bugs."""
 
+import functools
 import math
 
 import jax
@@ -192,14 +193,14 @@ def test_bound_rejects(mutant):
 # -- two layers of latents: the square belongs to the joint sample -----------------------------------------------------
 
 
-def layered(bound, phi, whole=lambda z: z):
+def layered(bound, phi):
     """E of the bound, k = 2: z1 ~ N(a, e^b), z2 | z1 ~ N(c tanh z1, 1/2); p(z1) p(z2 | z1) p(x | z2) all Gaussian."""
     eps, weight = trapezoid(4, 5.0, 0.5)
     one, two = eps.T[:2], eps.T[2:]  # [k, n]
     spread = math.log(0.5)
 
     def log_weight(phi, z):
-        one, two = whole(z)
+        one, two = z
         log_q = normal_log_prob(one, phi["a"], phi["b"]) + normal_log_prob(two, phi["c"] * jnp.tanh(one), spread)
         log_p = normal_log_prob(one, 0.0, 0.0) + normal_log_prob(two, 0.5 * one, 0.0) + normal_log_prob(0.7, two, 0.0)
         return log_p - log_q
@@ -209,12 +210,16 @@ def layered(bound, phi, whole=lambda z: z):
     return jnp.sum(weight * bound(log_weight, phi, (first, second)))
 
 
-def check_layers(bound):
-    """The expected gradient equals that of the plain estimator: float64, within 1e-4 (the error of the grid)."""
+@functools.cache
+def layered_gradient(bound):
     with jax.enable_x64(True):
         phi = {name: jnp.float64(value) for name, value in (("a", 0.4), ("b", -0.5), ("c", 0.8))}
-        ours, plain = (jax.jit(jax.grad(lambda phi, b=b: layered(b, phi)))(phi) for b in (bound, reparameterized))
-        assert differs(ours, plain) < 1e-4
+        return jax.tree.map(np.asarray, jax.jit(jax.grad(lambda phi: layered(bound, phi)))(phi))
+
+
+def check_layers(bound):
+    """The expected gradient equals that of the plain estimator: float64, within 1e-4 (the error of the grid)."""
+    assert differs(layered_gradient(bound), layered_gradient(reparameterized)) < 1e-4
 
 
 def test_doubly_reparameterized_through_two_layers():
@@ -290,11 +295,11 @@ def check_exact_zero(bound, k):
         assert np.abs(linear_gradients(bound, BEST, k, 100)).max() < 1e-10
 
 
-@pytest.mark.parametrize("k", [1, 16])
-def test_no_variance_at_the_exact_posterior(k):
-    check_exact_zero(sticking_the_landing, k)
-    check_exact_zero(doubly_reparameterized, k)
-    rejects(check_exact_zero, reparameterized, k)
+def test_no_variance_at_the_exact_posterior():
+    check_exact_zero(sticking_the_landing, 1)
+    check_exact_zero(sticking_the_landing, 16)
+    check_exact_zero(doubly_reparameterized, 16)
+    rejects(check_exact_zero, reparameterized, 16)
 
 
 # -- combinations of bounds: arrays against their formulas -------------------------------------------------------------
@@ -390,8 +395,10 @@ def test_bad_input(message, call):
 
 def test_half_precision_is_converted_on_entry():
     half = jnp.full((2, 2, 3), -91.0, jnp.bfloat16)
-    for value in (negative_miwae(half), negative_ciwae(half[0], 0.5), negative_piwae(half, half)):
+    first = lambda posterior, z: z[..., 0]
+    values = jax.jit(lambda w: (negative_miwae(w), negative_ciwae(w[0], 0.5), negative_piwae(w, w)))(half)
+    for value in values:
         assert value.dtype == jnp.float32 and value.tolist() == [91.0] * 3
-    slope = jax.grad(lambda z: doubly_reparameterized(lambda q, z: z[..., 0], half, z).sum())(half)
+    slope = jax.jit(jax.grad(lambda z: doubly_reparameterized(first, z, z).sum()))(half)
     assert slope.dtype == jnp.bfloat16
     np.testing.assert_array_equal(np.float32(slope), np.broadcast_to(np.float32([-0.25, 0.0, 0.0]), (2, 2, 3)))
