@@ -9,6 +9,9 @@ For a latent-variable model p(x, z) = p(x | z) p(z) and a posterior q(z | x),
 minimised.  A warm-up of the rate is a weight `beta` that the caller computes from `state.step`
 (genjax/losses/warm_up.py): no function of this file knows about time.  Other bounds of several samples and other
 gradients of this one stand in importance.py, discrete latents in discrete_latents.py.
+
+Sources: Kingma and Welling, Auto-Encoding Variational Bayes, 2014, https://arxiv.org/abs/1312.6114; Burda, Grosse and
+Salakhutdinov, Importance Weighted Autoencoders, 2016, https://arxiv.org/abs/1509.00519.
 """
 
 import jax
