@@ -3,10 +3,12 @@
 Paper:    Radford et al., Language Models are Unsupervised Multitask Learners, 2019 (the network); Ferruz, Schmidt and
           Hoecker, ProtGPT2, 2022, doi:10.1038/s41467-022-32007-7 (one for proteins, of a thousand times the size)
 Command:  genjax train experiments/gpt_proteins.py --data sequences.fasta
-Cost:     to be measured
-Measured: not run
+Cost:     41 minutes on 2 CPU cores that others used too; 1.1 s an update at best
+Measured: test 4.134 ± 0.005 bits/residue, perplexity 17.56; frequencies alone 4.210, 18.51 (N=625 windows, raw, step
+          1,000), 2026-11-24
 
-The file is any FASTA file, plain or gzip; the numbers above are of 20,000 UniProt sequences (mmseqs2's example data).
+The file is any FASTA file, plain or gzip; the numbers above are of 20,000 UniProt sequences (mmseqs2's example data),
+18,801 of them different, of which the small network of the defaults saw about half of the residues once.
 Proteins stand one after the other in one stream, with a token between them that ends one and begins the next; a window
 of it holds parts of several, each of which is read for itself.  Evaluation cuts the stream into windows too, so what
 stands before a window is not known in it.  Relatives of a held-out protein may have been trained on: the table of
