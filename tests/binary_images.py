@@ -3,7 +3,6 @@
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from planted import check_frequencies
 
@@ -55,7 +54,3 @@ def bernoulli_sum(logits, x):
     logits = np.float64(logits).reshape(len(x), -1)
     x = np.float64(x).reshape(len(x), -1)
     return -np.logaddexp(0.0, np.where(x == 1.0, -logits, logits)).sum(-1)
-
-
-def images_of(logits):
-    return jnp.asarray(logits).reshape(-1, 2, 3, 1)
