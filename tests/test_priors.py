@@ -20,7 +20,7 @@ from genjax.distributions.latent import (
 )
 from genjax.errors import BadInput
 from genjax.models.blocks import MLP
-from genjax.models.priors import PseudoInputs, exemplar_prior
+from genjax.models.priors import PseudoInputs, check_components, exemplar_prior
 from genjax.models.vae import DenseEncoder
 
 KEY = jax.random.key(0)
@@ -236,7 +236,7 @@ def test_exemplars_are_not_binarized():
 
 def test_vamp_prior_is_the_average_posterior_of_its_inputs():
     rng = np.random.default_rng(1)
-    encoder, inputs = DenseEncoder(2, MLP((8,))), PseudoInputs(4, (3, 3, 1), rows=100)
+    encoder, inputs = DenseEncoder(2, MLP((8,))), PseudoInputs(4, (3, 3, 1))
     params = inputs.init(KEY)
     pixels = params["params"]["images"]
     assert abs(float(pixels.mean()) - 0.05) < 0.01 and 0.005 < float(pixels.std()) < 0.015
@@ -277,7 +277,9 @@ def test_laws_follow_axes_of_samples_and_of_a_batch():
 def test_bad_input():
     for count, rows, message in ((0, 100, "pseudo-inputs = 0"), (101, 100, "1 to 100")):
         with pytest.raises(BadInput, match=message):
-            PseudoInputs(count, (3, 3, 1), rows).init(KEY)
+            check_components("pseudo-inputs", count, 1, rows)
+    with pytest.raises(BadInput, match="pseudo-inputs = 0"):
+        PseudoInputs(0, (3, 3, 1)).init(KEY)
     split = Split({"image": images(10)}, scaled(256))
     for count in (1, 11):
         with pytest.raises(BadInput, match=rf"exemplars = {count}\nallowed: whole numbers from 2 to 10"):

@@ -43,15 +43,14 @@ class PseudoInputs(nn.Module):
     it starts inside.
 
     Args:
-      count: K, from 1 to the number of training images.
+      count: K, at least 1.
       image_shape: (H, W, C).
-      rows: training images that there are; None: not known.
       init_images: of the pixels.
 
     Called without arguments; returns [K, H, W, C].
 
     Raises:
-      BadInput: no pseudo-inputs, or more than training images, of which the average posterior itself would be made.
+      BadInput: no pseudo-inputs.
 
     >>> inputs = PseudoInputs(5, (8, 8, 1))
     >>> inputs.init_with_output(jax.random.key(0))[0].shape
@@ -60,12 +59,11 @@ class PseudoInputs(nn.Module):
 
     count: int
     image_shape: Sequence[int]
-    rows: int | None = None
     init_images: Initializer = around(0.05, 0.01)
 
     @nn.compact
     def __call__(self) -> jax.Array:
-        check_components("pseudo-inputs", self.count, 1, self.rows)
+        check_components("pseudo-inputs", self.count, 1)
         pixels = self.param("images", self.init_images, (self.count, math.prod(self.image_shape)))
         return jnp.clip(pixels, 0.0, 1.0).reshape(self.count, *self.image_shape)
 
