@@ -47,16 +47,12 @@ def prompt_run(path: str, options: SampleOptions) -> int:
     prompt = _encoded(text, str(options.prompt))
     told = f"step {run.step:,}, {n} text{'s' * (n > 1)}, at most {options.tokens:,} tokens after {len(prompt):,}"
     print(told, file=sys.stderr)
-    with explained("text"):
-        key, prompts = jax.random.fold_in(run.keys.evaluate, 2**30), np.tile(prompt, (n, 1))
-        params = averaged_state(run.state).params
-        pieces = going_on(text, params, prompts, key, options.tokens, _choose(options))
-        if n == 1:
-            for part in written(text, prompt, (piece[0] for piece in pieces)):
-                _say(part)
-        else:
-            drawn = np.concatenate([np.zeros((n, 0), np.int32), *pieces], axis=1)
-            _say(f"\n{RULE}\n".join("".join(written(text, prompt, [row])) for row in drawn))
+    key, prompts = jax.random.fold_in(run.keys.evaluate, 2**30), np.tile(prompt, (n, 1))
+    params = averaged_state(run.state).params
+    pieces = going_on(text, params, prompts, key, options.tokens, _choose(options))
+    parts = written(text, prompt, (piece[0] for piece in pieces)) if n == 1 else _whole(text, prompt, pieces)
+    for part in _told(parts):
+        _say(part)
     _say("\n")
     return 0
 
@@ -123,6 +119,22 @@ def written(text: Text, prompt: Tokens, pieces: Iterable[Tokens]) -> Iterator[st
         if end is not None:
             break
     yield text.decode(tokens)[shown:]
+
+
+def _whole(text: Text, prompt: np.ndarray, pieces: Iterable[np.ndarray]) -> Iterator[str]:
+    """The texts of all rows, one after another, with a rule between."""
+    for number, row in enumerate(np.concatenate([*pieces], axis=1)):
+        yield (f"\n{RULE}\n" if number else "") + "".join(written(text, prompt, [row]))
+
+
+def _told(parts: Iterator[str]) -> Iterator[str]:
+    """The parts; what goes wrong in a function of the experiment is told as such, and what the terminal does is not."""
+    while True:
+        with explained("text"):
+            part = next(parts, None)
+        if part is None:
+            return
+        yield part
 
 
 def _choose(options: SampleOptions) -> Choose:

@@ -199,6 +199,15 @@ def test_what_cannot_be_done_is_refused(name, sampled, tmp_path):
     assert sum(not line.startswith(("step", "/")) for line in lines) <= 3 and not list(tmp_path.iterdir())
 
 
+def test_a_full_disk_is_no_error_of_the_experiment(sampled, monkeypatch):
+    def full(part):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(prompted, "_say", full)
+    told = sampled("--prompt", "a", code=4)
+    assert "No space left" in told and "experiment" not in told
+
+
 def test_a_model_of_something_else_is_given_no_prompt(sampled):
     lines = sampled("--prompt", "a", of="numbers", code=2).splitlines()
     assert "goes on with no text" in lines[0] and "Text(" in lines[1] and len(lines) == 3
