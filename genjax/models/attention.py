@@ -127,36 +127,48 @@ def attend_cached(q: jax.Array, k: jax.Array, v: jax.Array, position: Array) -> 
 
     Args:
       q: [B, T, H, D].
-      k, v: [B, K, L, D], the cache: what lies beyond a token's own position is not looked at.
+      k, v: [B K, L, D], the cache: what lies beyond a token's own position is not looked at.
       position: int32 scalar.
 
     Returns:
       [B, T, H, D].
 
-    >>> v = jnp.array([1.0, 3.0, 1e9]).reshape(1, 1, 3, 1)
+    >>> v = jnp.array([1.0, 3.0, 1e9]).reshape(1, 3, 1)
     >>> float(attend_cached(jnp.zeros((1, 1, 1, 1)), 0 * v, v, jnp.int32(1))[0, 0, 0, 0])
     2.0
     """
-    own = position + jnp.arange(q.shape[1])
-    seen = (jnp.arange(k.shape[2])[None, :] <= own[:, None])[None]
-    return _weighted(q, k, v, seen)
+    rows, length, heads, dims = q.shape
+    shared = k.shape[0] // rows
+    own = jnp.tile(position + jnp.arange(length), heads // shared)
+    seen = (jnp.arange(k.shape[1])[None, :] <= own[:, None])[None]
+    grouped = q.reshape(rows, length, shared, heads // shared, dims).transpose(0, 2, 3, 1, 4)
+    grouped = grouped.reshape(rows * shared, -1, dims) * jnp.asarray(1.0 / math.sqrt(dims), q.dtype)
+    # the cache goes into both products as it lies: reshaped, it would be copied for every token
+    scores = jnp.einsum("bqd,bsd->bqs", grouped, k, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(jnp.float32).min), axis=-1).astype(v.dtype)
+    mixed = jnp.einsum("bqs,bsd->bqd", weights, v).reshape(rows, shared, heads // shared, length, dims)
+    return mixed.transpose(0, 3, 1, 2, 4).reshape(rows, length, heads, dims)
 
 
 def written(cache: jax.Array, new: jax.Array, position: Array) -> jax.Array:
     """The cache with the keys, or values, of new tokens at `position` and after.
 
+    Rows and heads are one axis of the cache, as they are in the product that reads it: the CPU compiler then writes in
+    place, where a cache of four axes is copied for every token of a batch of one.
+
     Args:
-      cache: [B, K, L, D].
+      cache: [B K, L, D].
       new: [B, T, K, D].
       position: int32 scalar, position + T <= L.
 
     Returns:
-      [B, K, L, D].
+      [B K, L, D].
 
-    >>> written(jnp.zeros((1, 1, 3, 1)), jnp.ones((1, 1, 1, 1)), jnp.int32(1)).ravel().tolist()
+    >>> written(jnp.zeros((1, 3, 1)), jnp.ones((1, 1, 1, 1)), jnp.int32(1)).ravel().tolist()
     [0.0, 1.0, 0.0]
     """
-    return jax.lax.dynamic_update_slice_in_dim(cache, new.swapaxes(1, 2).astype(cache.dtype), position, axis=2)
+    rows = new.swapaxes(1, 2).reshape(cache.shape[0], -1, cache.shape[2])
+    return jax.lax.dynamic_update_slice_in_dim(cache, rows.astype(cache.dtype), position, axis=1)
 
 
 def _in_blocks(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array, rate: float, key: Key | None) -> jax.Array:

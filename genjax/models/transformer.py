@@ -27,7 +27,7 @@ from genjax.models.embedding import check_tokens, looked_up
 from genjax.samplers.decode import Decoder
 from genjax.types import Array, Params
 
-Cache = tuple[tuple[jax.Array, jax.Array], ...]  # (keys, values) [B, kv_heads, L, D] of each layer
+Cache = tuple[tuple[jax.Array, jax.Array], ...]  # (keys, values) [B kv_heads, L, D] of each layer
 DEVIATION = 0.02  # of initial weights
 
 
@@ -176,7 +176,7 @@ class GPT(nn.Module):
         Returns:
           (logits [B, T, V], cache).
         """
-        length, size = cache[0][0].shape[2], tokens.shape[1]
+        length, size = cache[0][0].shape[1], tokens.shape[1]
         if isinstance(position, int) and not 0 <= position <= length - size:
             raise BadInput(f"{size} tokens at position {position}", f"the cache has {length} positions")
         index = position + jnp.arange(size)
@@ -194,10 +194,10 @@ class GPT(nn.Module):
         """An empty cache for `rows` sequences of up to `length` positions: keys and values of each layer.
 
         >>> [keys.shape for keys, values in GPT(65, 16, layers=2, heads=4, width=32, kv_heads=2).cache(3, 8)]
-        [(3, 2, 8, 8), (3, 2, 8, 8)]
+        [(6, 8, 8), (6, 8, 8)]
         """
         self._check_length(length)
-        shape = (rows, self._shared(), length, self.width // self.heads)
+        shape = (rows * self._shared(), length, self.width // self.heads)
         return tuple((jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(self.layers))
 
     @nn.nowrap
