@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Slurm: one experiment file, unchanged, on several nodes; one process a GPU, which JAX finds out from srun by itself.
 #
-#   sbatch --nodes 4 launch/slurm.sh experiments/vae_mnist.py --workdir /shared/runs/vae --passes 8
+#   sbatch --nodes 4 launch/slurm.sh experiments/iwae_mnist.py --workdir /shared/runs/vae --passes 8
 #
 # --workdir is required with several processes: a directory that all nodes see (Lustre, GPFS, NFS), with atomic renames
 # and locks.  Submit from the checkout, with its .venv on the same file system.  The first process waits 5 minutes for

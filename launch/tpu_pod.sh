@@ -2,7 +2,7 @@
 # Cloud TPU pod slice: one experiment file, unchanged, on all hosts of a slice; JAX finds the hosts by itself.
 #
 #   TPU=vae ZONE=us-central2-b TYPE=v4-32 VERSION=tpu-ubuntu2204-base NFS=10.0.0.2:/share CODE=https://host/you/genjax \
-#     launch/tpu_pod.sh experiments/vae_mnist.py --passes 8
+#     launch/tpu_pod.sh experiments/iwae_mnist.py --passes 8
 #
 # Runs on your own machine, where gcloud is logged in.  It asks for a spot slice if there is none of that name, installs
 # the code on every host, mounts one shared directory (Filestore; a bucket has no atomic renames), and starts the same

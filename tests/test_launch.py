@@ -177,4 +177,4 @@ def test_every_command_shown_can_be_run(name):
 
 
 def test_an_option_that_no_experiment_has_is_found():
-    assert unknown_options("genjax train experiments/vae_mnist.py --steps 5") == ["experiments/vae_mnist.py --steps"]
+    assert unknown_options("genjax train experiments/iwae_mnist.py --steps 5") == ["experiments/iwae_mnist.py --steps"]

@@ -1,6 +1,7 @@
 """The VAE experiments on toy pictures of the published size: objective, schedule, warm-up, measures."""
 
 import doctest
+import itertools
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 
 import genjax.data
 from genjax.data import Split, make_dataset, resampled, scaled
+from genjax.errors import BadInput
+from genjax.experiment import parameter_count
 from genjax.fields import load
 from genjax.types import State
 
@@ -36,7 +39,7 @@ def toy(levels):
 
 @pytest.fixture
 def offline(monkeypatch):
-    for name, levels in [("mnist", 256), ("mnist_dynamic", 2), ("fashion_mnist_dynamic", 2)]:
+    for name, levels in [("mnist", 256), ("mnist_dynamic", 2), ("fashion_mnist_dynamic", 2), ("binarized_mnist", 2)]:
         monkeypatch.setattr(genjax.data, name, lambda data_dir=None, levels=levels: toy(levels))
 
 
@@ -60,7 +63,7 @@ def trained(stage, updates):
     return first, last, state
 
 
-@pytest.mark.parametrize("name", ["vae_mnist", "vae_fashion"])
+@pytest.mark.parametrize("name", ["iwae_mnist", "vae_fashion"])
 def test_examples_in_the_files(offline, name):
     _, module = loaded(name)
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
@@ -69,7 +72,7 @@ def test_examples_in_the_files(offline, name):
 
 def test_schedule_of_the_paper(offline):
     """3,280 passes; 0.001 * 10^(-i/7) in leg i, to float32, at the first and the last step of every leg."""
-    _, module = loaded("vae_mnist")
+    _, module = loaded("iwae_mnist")
     schedule, steps = module.legs(1e-3, 8, 2_980)  # 59,600 rows, batches of 20
     assert steps == 3_280 * 2_980
     start = 0
@@ -80,38 +83,90 @@ def test_schedule_of_the_paper(offline):
         start = end
 
 
-@pytest.mark.parametrize("k", [1, 5])
-def test_vae_mnist(offline, k):
-    file, _ = loaded("vae_mnist")
-    experiment = file.function(
-        k=k, latents=4, width=16, learning_rate=5e-3, passes=3, batch_size=20, held_out=50, samples=300
-    )
+def measured(experiment, name, state, rows=100):
+    """The means of an evaluation over the first rows of its split."""
+    evaluation = experiment.evaluations[name]
+    batch = evaluation.split.prepare({"image": jnp.asarray(evaluation.split.arrays["image"][:rows])}, KEY)
+    found = {name: float(values.mean()) for name, values in jax.jit(evaluation.measure)(state, batch, KEY).items()}
+    assert set(found) == set(evaluation.quantities)
+    return found
+
+
+def check_pictures(experiment, state, more):
+    """Pairs, walks between images and along latents, samples: all in [0, 1]."""
+    drawn = {name: jax.jit(picture)(state, KEY) for name, picture in experiment.pictures.items()}
+    drawn["samples"] = experiment.sample(state, KEY, 3)
+    shapes = {
+        "reconstructions": (2, 32, 28, 28, 1),
+        "interpolation": (64, 28, 28, 1),
+        "samples": (3, 28, 28, 1),
+        **more,
+    }
+    for name, images in drawn.items():
+        assert images.shape == shapes.pop(name)
+        assert 0.0 <= float(images.min()) <= float(images.max()) <= 1.0
+    assert not shapes
+    for name, file in experiment.files.items():
+        assert b"active_units" in file.encode(file.draw(state, KEY)), name
+
+
+IWAE = [(1, 1, "iwae"), (5, 1, "iwae"), (5, 1, "dreg"), (5, 2, "iwae"), (5, 2, "stl")]
+
+
+@pytest.mark.parametrize(("k", "layers", "gradient"), IWAE)
+def test_iwae_mnist(offline, k, layers, gradient):
+    file, _ = loaded("iwae_mnist")
+    small = {"latents": 4, "width": 16, "learning_rate": 5e-3, "passes": 3, "held_out": 50, "samples": 300}
+    experiment = file.function(k=k, layers=layers, gradient=gradient, batch_size=20, **small)
     stage = experiment.stages[0]
     assert stage.steps == 13 * (250 // 20)  # 300 published rows less 50, three legs of 1 + 3 + 9 passes
     assert len(experiment.evaluations["validation"].split.arrays["image"]) == 50
     first, last, state = trained(stage, 150)
     assert last["loss"] < first["loss"] - 100.0
     assert 1.0 - 1e-4 <= last["effective"] <= k + 1e-4
-    test = experiment.evaluations["test"]
-    batch = test.split.prepare({"image": jnp.asarray(test.split.arrays["image"][:100])}, KEY)
-    found = {name: float(values.mean()) for name, values in jax.jit(test.measure)(state, batch, KEY).items()}
-    assert set(found) == set(test.quantities)
+    found = measured(experiment, "test", state)
     assert found["neg_iwae"] < found["neg_iwae_50"] < found["neg_elbo"]
     assert 1.0 < found["effective"] < 300.0
-    pictures = experiment.pictures["reconstructions"](state, KEY)
-    assert pictures.shape == (2, 32, 28, 28, 1)
-    images = experiment.sample(state, KEY, 3)
-    assert images.shape == (3, 28, 28, 1) and 0.0 <= float(images.min()) <= float(images.max()) <= 1.0
+    assert sum(found[f"rate_{i + 1}"] for i in range(layers)) > 0.1
+    check_pictures(experiment, state, {"traversal": (1, min(10, 4 * layers) * 28, 9 * 28, 1)})
 
 
-def test_vae_mnist_starts_at_the_mean_image(offline):
+@pytest.mark.parametrize("layers", [1, 2])
+def test_iwae_mnist_starts_at_the_mean_image(offline, layers):
     """Before the first update the samples have the data's mean brightness: the output bias is its logit."""
-    file, _ = loaded("vae_mnist")
-    experiment = file.function(passes=1, held_out=50)
+    file, _ = loaded("iwae_mnist")
+    experiment = file.function(passes=1, held_out=50, layers=layers)
     stage = experiment.stages[0]
-    state = stage.learner.init(KEY, stage.data.batch(stage.data.resident, KEY, 0))
+    state = jax.jit(stage.learner.init)(KEY, stage.data.batch(stage.data.resident, KEY, 0))
     mean = toy(256).train.arrays["image"].mean() / 255
     assert float(experiment.sample(state, KEY, 200).mean()) == pytest.approx(mean, abs=0.05)
+
+
+def test_sizes_of_the_papers(offline):
+    """Parameters of the published networks, counted by hand: weights and biases of each linear layer."""
+    linear = lambda *widths: sum((a + 1) * b for a, b in itertools.pairwise(widths))
+    heads = lambda width, latents: 2 * linear(width, latents)
+    gated = lambda *widths: 2 * linear(*widths)
+    one = linear(784, 200, 200) + heads(200, 50) + linear(50, 200, 200, 784)
+    two = linear(784, 200, 200) + heads(200, 100) + linear(100, 100, 100) + heads(100, 50)
+    two += linear(50, 100, 100) + heads(100, 100) + linear(100, 200, 200, 784)
+    vae = gated(784, 300, 300) + heads(300, 40) + gated(40, 300, 300) + linear(300, 784)
+    hvae = gated(784, 300, 300) + heads(300, 40)  # q(z2 | x)
+    hvae += gated(784, 300) + gated(40, 300) + gated(600, 300) + heads(300, 40)  # q(z1 | x, z2)
+    hvae += gated(40, 300, 300) + heads(300, 40)  # p(z1 | z2)
+    hvae += 2 * gated(40, 300) + gated(600, 300) + linear(300, 784)  # p(x | z1, z2)
+    expected = [
+        ("iwae_mnist", {"passes": 1, "held_out": 50}, one),
+        ("iwae_mnist", {"passes": 1, "held_out": 50, "layers": 2}, two),
+        ("vae_fashion", {}, vae),
+        ("vae_fashion", {"layers": 2}, hvae),
+        ("vae_fashion", {"layers": 2, "prior": "vamp", "pseudo_inputs": 200}, hvae + 200 * 784),
+        ("vae_fashion", {"prior": "exemplar", "exemplars": 100}, vae + 1),
+    ]
+    for name, fields, count in expected:
+        stage = loaded(name)[0].function(**fields).stages[0]
+        batch = jax.eval_shape(lambda source=stage.data: source.batch(source.resident, KEY, 0))
+        assert parameter_count(jax.eval_shape(stage.learner.init, KEY, batch).params) == count, (name, fields)
 
 
 def test_vae_fashion_warms_up(offline):
@@ -123,11 +178,45 @@ def test_vae_fashion_warms_up(offline):
     first, last, state = trained(stage, 25)  # the 25th update is in the third epoch of ten
     for metrics, beta in ((first, 0.25), (last, 0.75)):
         assert float(metrics["loss"]) == pytest.approx(float(metrics["distortion"] + beta * metrics["rate"]), rel=1e-5)
-    validation = experiment.evaluations["validation"]
-    batch = validation.split.prepare({"image": jnp.asarray(validation.split.arrays["image"])}, KEY)
-    found = jax.jit(validation.measure)(state, batch, KEY)
-    np.testing.assert_allclose(found["neg_elbo"], found["rate"] + found["distortion"], rtol=1e-6)
+    found = measured(experiment, "validation", state)
+    assert found["neg_elbo"] == pytest.approx(found["rate"] + found["distortion"], rel=1e-6)
     assert experiment.select == "validation/neg_elbo"
+
+
+FASHION = [("normal", 1), ("vamp", 1), ("normal", 2), ("vamp", 2), ("exemplar", 1), ("exemplar", 2)]
+
+
+@pytest.mark.parametrize(("prior", "layers"), FASHION)
+def test_vae_fashion(offline, prior, layers):
+    """Every model learns, its bounds are ordered, and its parts add up."""
+    file, _ = loaded("vae_fashion")
+    small = {"latents": 4, "width": 16, "learning_rate": 5e-3, "warm_up": 2, "epochs": 20, "samples": 200}
+    experiment = file.function(prior, layers, pseudo_inputs=10, exemplars=50, batch_size=20, **small)
+    first, last, state = trained(experiment.stages[0], 150)
+    assert last["loss"] < first["loss"] - 100.0
+    found = measured(experiment, "test", state)
+    assert found["neg_iwae"] < found["neg_elbo"] - 0.1
+    assert found["neg_elbo"] == pytest.approx(found["rate"] + found["distortion"], rel=1e-5)
+    if layers == 2:
+        assert found["rate"] == pytest.approx(found["rate_1"] + found["rate_2"], rel=1e-4)
+    learned = {"pseudo_inputs": (10, 28, 28, 1)} if prior == "vamp" else {}
+    check_pictures(experiment, state, {"traversal": (1, 4 * 28, 9 * 28, 1), **learned})
+
+
+def test_exemplars_are_remembered(offline):
+    """The carry holds the mean of every training image that was an exemplar, as the encoder saw it then."""
+    file, _ = loaded("vae_fashion")
+    stage = file.function("exemplar", latents=4, width=16, exemplars=150, batch_size=20).stages[0]
+    batch = jax.jit(stage.data.batch)(stage.data.resident, KEY, 0)
+    state = jax.jit(stage.learner.init)(KEY, batch)
+    assert state.carry.shape == (200, 4) and np.all(np.isfinite(state.carry))
+    new, _ = jax.jit(stage.learner.update)(state, batch, KEY)
+    changed = np.any(np.asarray(new.carry != state.carry), axis=1)
+    seen = np.isin(np.arange(200), batch["exemplar_row"])
+    assert not np.any(changed & ~seen) and changed.sum() > 100
+    # the first carry repeats the first exemplars' means, in their order: what is remembered of row r must be its own
+    order = np.asarray(batch["exemplar_row"])
+    np.testing.assert_allclose(new.carry[order], state.carry[:150], atol=1e-5)
 
 
 def test_vae_fashion_normalises_each_tensor(offline):
@@ -158,3 +247,50 @@ def test_log_variances_of_vae_fashion_stay_in_their_range(offline):
         State(state.step, pushed), {"image": jnp.ones((2, 28, 28, 1))}, KEY
     )
     assert np.all(np.isfinite(measured["rate"]))
+
+
+def test_iaf_digits():
+    """The flow's posterior learns, and its bounds are ordered."""
+    file, _ = loaded("iaf_digits")
+    experiment = file.function(2, latents=4, width=16, learning_rate=5e-3, steps=200, samples=100)
+    first, last, state = trained(experiment.stages[0], 100)
+    assert len(state.params["flow"]) == 2 and last["loss"] < first["loss"] - 20.0
+    test = experiment.evaluations["test"]
+    batch = test.split.prepare({"image": jnp.asarray(test.split.arrays["image"])}, KEY)
+    found = {name: float(values.mean()) for name, values in jax.jit(test.measure)(state, batch, KEY).items()}
+    assert found["neg_iwae"] < found["neg_elbo"] == pytest.approx(found["rate"] + found["distortion"], rel=1e-5)
+    for field, message in ({"flows": -1}, "flows = -1"), ({"latents": 1}, "dims = 1"):
+        with pytest.raises(BadInput, match=message):
+            stage = file.function(**field).stages[0]
+            stage.learner.init(KEY, stage.data.batch(stage.data.resident, KEY, 0))
+
+
+@pytest.mark.slow
+def test_vdvae_mnist(offline):
+    """A tiny one learns; the rates of its grids add up; layers beyond the informed ones come from the prior."""
+    file, _ = loaded("vdvae_mnist")
+    experiment = file.function(4, 1, (1, 1, 1, 1), learning_rate=1e-2, average=0.5, steps=30, batch_size=20, samples=10)
+    first, last, state = trained(experiment.stages[0], 30)
+    assert last["loss"] < first["loss"] - 50.0
+    found = measured(experiment, "test", state, rows=20)
+    assert found["rate"] == pytest.approx(sum(found[f"rate_{side}x{side}"] for side in (1, 7, 14, 28)), rel=1e-4)
+    assert found["neg_iwae"] < found["neg_elbo"] == pytest.approx(found["rate"] + found["distortion"], rel=1e-4)
+    assert experiment.sample(state, KEY, 3).shape == (3, 28, 28, 1)
+
+
+def test_bad_input(offline):
+    iwae, fashion = loaded("iwae_mnist")[0].function, loaded("vae_fashion")[0].function
+    with pytest.raises(BadInput, match="layers = 3\nallowed: 1, 2"):
+        iwae(layers=3, held_out=50)
+    with pytest.raises(BadInput, match="layers = 3\nallowed: 1, 2"):
+        fashion(layers=3)
+    with pytest.raises(BadInput, match="exemplars = 201\nallowed: whole numbers from 2 to 200"):
+        fashion("exemplar", exemplars=201)
+    for count in (0, 201):
+        with pytest.raises(BadInput, match=f"pseudo-inputs = {count}\nallowed: whole numbers from 1 to 200"):
+            fashion("vamp", pseudo_inputs=count)
+    stage = iwae(k=0, held_out=50).stages[0]
+    batch = stage.data.batch(stage.data.resident, KEY, 0)
+    state = stage.learner.init(KEY, batch)
+    with pytest.raises(BadInput, match="k at least 1"):
+        stage.learner.update(state, batch, KEY)
