@@ -37,7 +37,7 @@ class Setting(NamedTuple):
 
 ROWS = {
     "4x4x128": Setting(4, 4, 128, context=64, batch=12, dropout=0.0, warm=20, seconds=1.5),
-    "6x6x384": Setting(6, 6, 384, context=256, batch=64, dropout=0.2, warm=4, seconds=20.0),
+    "6x6x384": Setting(6, 6, 384, context=256, batch=64, dropout=0.2, warm=2, seconds=20.0),
 }
 DEPTHS = (2, 4, 8, 16)
 GENJAX, TORCH = "genjax", ("eager", "compiled", "compiled-step")
