@@ -3,8 +3,11 @@
 Paper:    Bai, Kolter and Koltun, An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence
           Modeling, 2018, arXiv:1803.01271, Table 1: 8.10, 8.91, 8.43, 8.45 nats a frame
 Command:  genjax data prepare jsb_chorales --from DIR; genjax train experiments/music_chorales.py --network tcn
-Cost:     to be measured
-Measured: to be measured
+Cost:     94 s of updates for the TCN, 103 s GRU, 59 s LSTM, 18 s RNN, on two CPU cores that other work shared
+Measured: test 8.29 ± 0.10 (TCN, step 13,000), 8.52 ± 0.10 (GRU, 3,500), 8.61 ± 0.09 (LSTM, 5,000), 8.90 ± 0.10 (RNN,
+          2,000) nats a frame (exact, the first frame given; N=77 chorales, raw), 2026-11-24; notes independent: 11.09
+
+The best state on the validation chorales is measured.  Unlike the paper's, gradients are not clipped.
 """
 
 from typing import Literal
@@ -30,7 +33,6 @@ def experiment(
     taps: Count = 3,
     dropout: Fraction = 0.5,
     learning_rate: Positive = 1e-3,
-    clip: Positive = 0.2,
     steps: int | None = None,
     batch_size: Count = 1,
     frames: Count = 64,
@@ -43,8 +45,6 @@ def experiment(
       taps: of the TCN's convolutions.
       dropout: of the TCN's layers; of the outputs of the others.
       learning_rate: Adam's; it decays to zero along a cosine.
-      clip: the largest norm of the gradient of a chorale's negative log-likelihood, summed over its frames: nearly
-        every gradient is longer, so that all chorales weigh the same.
       steps: updates; default: 14,000 of the TCN, 5,000 of the GRU and the LSTM, 3,000 of the RNN.
       batch_size: chorales in a batch.
       frames: of a sampled chorale, the first of which is the first of a training chorale.
@@ -113,8 +113,9 @@ def experiment(
 
 
 def piano_roll(rolls):
-    """[n, T, 88] -> pictures [n, 88, T, 1], the highest pitch on top."""
-    return jnp.flip(jnp.swapaxes(rolls, 1, 2), axis=1)[..., None].astype(jnp.float32)
+    """[n, T, 88] -> pictures [n, 2 x 88, 2 T, 1], the highest pitch on top."""
+    notes = jnp.flip(jnp.swapaxes(rolls, 1, 2), axis=1).astype(jnp.float32)
+    return jnp.repeat(jnp.repeat(notes, 2, axis=1), 2, axis=2)[..., None]
 
 
 def _predicted(batch):

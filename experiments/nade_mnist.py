@@ -3,7 +3,7 @@
 Paper:    Larochelle and Murray, The neural autoregressive distribution estimator, 2011; -log p(x) 88.33 nats as quoted
           by Uria et al., Neural Autoregressive Distribution Estimation, 2016, arXiv:1605.02226
 Command:  genjax train experiments/nade_mnist.py
-Cost:     0.08 s of processor time an update (gradient alone) on one CPU core: about an hour and a half for 50,000
+Cost:     0.08 s of processor time an update (gradient alone) on one CPU core: over an hour for 50,000, Adam not counted
 Measured: not run
 
 The order is a random permutation of the pixels, from NumPy's generator of seed 0.  Adam with a learning rate that falls

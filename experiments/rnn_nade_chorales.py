@@ -3,8 +3,8 @@
 Paper:    Boulanger-Lewandowski, Bengio and Vincent, Modeling Temporal Dependencies in High-Dimensional Sequences, 2012,
           arXiv:1206.6392, Table 1: 5.56 nats a frame (with Hessian-free training)
 Command:  genjax data prepare jsb_chorales --from DIR; genjax train experiments/rnn_nade_chorales.py
-Cost:     to be measured
-Measured: to be measured
+Cost:     154 s of updates on two CPU cores that other work shared
+Measured: test 6.05 ± 0.11 nats a frame (exact, the first frame included; N=77 chorales, ema, step 5,000), 2026-11-24
 """
 
 import jax.numpy as jnp
@@ -23,10 +23,10 @@ def experiment(
     width: Count = 256,
     units: Count = 128,
     dropout: Fraction = 0.5,
-    learning_rate: Positive = 2e-3,
-    average: Fraction = 0.99,
-    steps: int = 3_000,
-    batch_size: Count = 16,
+    learning_rate: Positive = 1e-3,
+    average: Fraction = 0.999,
+    steps: int = 6_000,
+    batch_size: Count = 1,
     frames: Count = 64,
 ) -> Experiment:
     """The exact probability of whole chorales, the first frame included.
@@ -86,5 +86,6 @@ def experiment(
 
 
 def piano_roll(rolls):
-    """[n, T, 88] -> pictures [n, 88, T, 1], the highest pitch on top."""
-    return jnp.flip(jnp.swapaxes(rolls, 1, 2), axis=1)[..., None].astype(jnp.float32)
+    """[n, T, 88] -> pictures [n, 2 x 88, 2 T, 1], the highest pitch on top."""
+    notes = jnp.flip(jnp.swapaxes(rolls, 1, 2), axis=1).astype(jnp.float32)
+    return jnp.repeat(jnp.repeat(notes, 2, axis=1), 2, axis=2)[..., None]

@@ -18,6 +18,14 @@ def wild(model, *example, scale=1.5):
     return jax.tree.map(lambda leaf: np.float32(scale * rng.normal(size=leaf.shape)), shapes)
 
 
+def scattered(params, scale):
+    """As `wild`, of parameters that are there already, by JAX's own generator."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(7), len(leaves))
+    values = [scale * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, values)
+
+
 def check_is_a_density(log_p):
     """The 64 probabilities sum to 1 within 1e-5, and are far from equal: a uniform model would prove nothing."""
     log_p = np.float64(log_p)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
-from binary_images import IMAGES, ROWS, check_is_a_density, wild
+from binary_images import IMAGES, ROWS, check_is_a_density, scattered
 from planted import check_frequencies, rejects
 
 from genjax.distributions.latent import (
@@ -201,7 +201,7 @@ def networks(name):
         decoder, gated = DenseDecoder((2, 3, 1), 1, nothing), GatedMLP((5,))
         model = TopDownVAE(DenseEncoder(1, GatedMLP((5,))), DenseNormal(1, nothing), DenseNormal(1, gated), decoder, 5)
     # log-variances near zero, means of size one: quadrature over standard normal noise is then accurate
-    return model, wild(model.init(KEY, jnp.asarray(IMAGES)), 0.6)
+    return model, scattered(model.init(KEY, jnp.asarray(IMAGES)), 0.6)
 
 
 def conditionals(model, params, x):

@@ -115,7 +115,7 @@ def test_training_and_samples(monkeypatch, name):
     assert experiment.formats[".mid"](rolls)[:4] == b"MThd"
     (draw,) = experiment.pictures.values()
     pictures = jax.eval_shape(draw, state, KEY)
-    assert pictures.shape == (2, 6, 88, 5, 1)
+    assert pictures.shape == (2, 6, 2 * 88, 2 * 5, 1)
 
 
 SIZES = [("tcn", 269_938), ("rnn", 297_512), ("gru", 295_188), ("lstm", 295_792)]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from binary_images import wild
+from binary_images import scattered
 from planted import rejects
 
 from genjax.distributions import kl_normal, sample_normal
@@ -29,7 +29,7 @@ def small():
     scaled, so that the rates are 0.1 to 0.3 nats and p(x) is known within a few per cent.
     """
     model = VeryDeepVAE((2, 2, 1), 1, sides=(1, 2), blocks=(1, 2), width=4, latents=1)
-    params = wild(jax.jit(model.init)(KEY, jnp.asarray(IMAGES), KEY), 0.5)
+    params = scattered(jax.jit(model.init)(KEY, jnp.asarray(IMAGES), KEY), 0.5)
 
     def scaled(path, leaf):
         names = [entry.key for entry in path]  # params, down_1, prior, conv_3, kernel

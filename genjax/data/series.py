@@ -90,6 +90,9 @@ def _header(path: Path, lines: Lines) -> list[str]:
     first = lines[0][1]
     numbers = first[1:] if len(first) > 1 else first
     plain = all(not cell or _number(cell) is not None for cell in numbers) and (len(first) == 1 or _form(first[0]))
+    if not plain and len(first) > 1 and _form(first[0]):
+        what = f"{path}, line {lines[0][0]}: {', '.join(first)[:80]!r} is neither a header nor a time and numbers."
+        raise BadInput(what, "A series has no gaps.", "Fill it in, or give a header.")
     header = [str(place) for place in range(1, len(first) + 1)] if plain else lines.pop(0)[1]
     for number, cells in lines:
         if len(cells) != len(header):

@@ -9,9 +9,10 @@ can so be packed into a row.  Masked scores are the most negative number, so tha
 with respect to what they hide, are exactly 0.  H query heads share K <= H heads of keys and values, H / K each
 (Ainslie et al. 2023, arXiv:2305.13245).  Attention is that of Vaswani et al. 2017, arXiv:1706.03762, section 3.2.
 
-On a GPU `jax.nn.dot_product_attention` does the work, by cuDNN in half precision.  On CPU it takes twice as long as
-the products written here, whose batch is (B, K), and which leave out most of what the mask would hide: 2.2 and 0.95 ms
-for 48 heads of 64 tokens, with gradient; 128 and 78 ms for 96 heads of 256 (one core, jaxlib 0.10.2).
+On a GPU `jax.nn.dot_product_attention` does the work, by cuDNN in half precision, unless weights are dropped.  On CPU
+it takes twice as long as the products written here, whose batch is (B, K), and which leave out most of what the mask
+would hide: 2.2 and 0.95 ms for 48 heads of 64 tokens, with gradient; 128 and 78 ms for 96 heads of 256 (one core,
+jaxlib 0.10.2).
 """
 
 import math
@@ -117,7 +118,7 @@ def attend(
     if jax.default_backend() == "cpu" or (key is not None and rate > 0.0):
         return _in_blocks(q, k, v, seen, rate, key)
     half = q.dtype in (jnp.bfloat16, jnp.float16)
-    fused = jax.default_backend() == "gpu" and half and q.shape[-1] <= 128
+    fused = jax.default_backend() == "gpu" and half and q.shape[-1] <= 128 and q.shape[-1] % 8 == 0
     mask = None if start is None else seen[:, None]
     return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation="cudnn" if fused else "xla")
 

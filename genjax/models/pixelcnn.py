@@ -95,7 +95,7 @@ class CausalConv(nn.Module):
 
 
 class PixelCNN(nn.Module):
-    """The PixelCNN of 2016: a 7x7 convolution (A), residual blocks of 1x1, 3x3 (B), 1x1, and two layers of 1x1.
+    """The PixelCNN of 2016: a 7x7 convolution (A), residual blocks of 1x1, 3x3 (B), 1x1, and two hidden layers of 1x1.
 
     A block takes 2h channels to h, through a 3x3 convolution of h, back to 2h, with a rectifier before each, and adds
     its input.
@@ -104,7 +104,7 @@ class PixelCNN(nn.Module):
       multiplier: m, numbers a pixel and channel (`Likelihood.multiplier`).
       blocks: residual blocks.
       channels: h.
-      features: units of the last hidden layer.
+      features: units of the two hidden layers before the output.
       first: height and width of the first kernel.
 
     Called with x [B, H, W, C] in [0, 1]; returns params_out [B, H, W, C, m].
@@ -129,7 +129,7 @@ class PixelCNN(nn.Module):
             inner = Conv(self.channels, (1, 1), name=f"in_{i}")(nn.relu(h))
             inner = CausalConv(self.channels, (3, 3), "B", name=f"conv_{i}")(nn.relu(inner))
             h += Conv(2 * self.channels, (1, 1), name=f"out_{i}")(nn.relu(inner))
-        return _Output(self.features, self.multiplier, name="output")(h, x)
+        return _Output(self.features, self.multiplier, hidden=2, name="output")(h, x)
 
 
 class GatedPixelCNN(nn.Module):
@@ -176,10 +176,13 @@ class GatedPixelCNN(nn.Module):
 class _Output(nn.Module):
     features: int
     multiplier: int
+    hidden: int = 1
 
     @nn.compact
     def __call__(self, h: jax.Array, x: Array) -> jax.Array:
-        h = nn.relu(Conv(self.features, (1, 1), name="hidden")(nn.relu(h)))
+        for i in range(self.hidden):
+            h = Conv(self.features, (1, 1), name=f"hidden_{i}")(nn.relu(h))
+        h = nn.relu(h)
         out = Conv(x.shape[-1] * self.multiplier, (1, 1), name="params")(h)
         return out.reshape(*x.shape, self.multiplier)
 
