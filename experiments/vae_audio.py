@@ -4,8 +4,9 @@ Paper:    Kingma and Welling, Auto-Encoding Variational Bayes, 2014, arXiv:1312.
           and Lim 1984, doi:10.1109/TASSP.1984.1164317
 Command:  genjax train experiments/vae_audio.py --data fsdd.tar.xz
           (recordings: https://github.com/Jakobovski/free-spoken-digit-dataset, a folder of .wav or a tar of it)
-Cost:     to be measured
-Measured: to be measured
+Cost:     with --channels 8 --width 128 --latents 16 --steps 200 --warm-up 60 --average 0.98 --learning-rate 2e-3: 47 s
+          of processor time, most of it compilation; all 3,000 updates were not run
+Measured: so: test -log p(spectrogram) <= 4.75 ± 0.07 bits/dim (N=300, ema), 16 of 16 units active, 2026-11-24
 
 The numbers are of the pictures, 128 frequencies x 80 frames of 256 levels: -log p of a spectrogram rounded to levels,
 and not of the waveform, of which the phase is left out.  The sounds in samples.wav are the means of the decoder for z

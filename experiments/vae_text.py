@@ -2,8 +2,9 @@
 
 Paper:    Bowman et al., Generating Sentences from a Continuous Space, 2016, arXiv:1511.06349 (the method; other text)
 Command:  genjax data prepare names --from DIR; genjax train experiments/vae_text.py
-Cost:     to be measured
-Measured: to be measured
+Cost:     with --steps 1200 --warm-up 400 --samples 50: 63 s of processor time, compilation included; 6,000 were not run
+Measured: so: test -log p(x) <= 3.15 ± 0.02 bits a letter, 3.09 ± 0.02 with k=50 (N=1,000, ema); 16 of 16 units active,
+          2026-11-24
 
 Letters are counted with the token that ends a name, as makemore counts them.
 """

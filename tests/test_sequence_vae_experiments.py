@@ -1,0 +1,145 @@
+"""The experiments of sequence VAEs on toy data: what is counted, what padding does, what is drawn and written."""
+
+import io
+import sys
+import wave
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from planted import rejects
+
+import genjax.data
+from genjax.data import Split, make_dataset, unchanged, wide_tokens
+from genjax.data.texts import LETTERS, name_rows
+from genjax.errors import BadInput
+from genjax.fields import load
+from genjax.report.wav import wav_file
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+KEY = jax.random.key(0)
+T = 7
+
+
+def rolls(fill):
+    """Twelve rolls a split, of 3 to 7 frames of few notes; behind the end of a roll stands `fill`."""
+    splits = {}
+    for number, split in enumerate(("train", "validation", "test")):
+        rng = np.random.default_rng(number)
+        length = rng.integers(3, T + 1, 12).astype(np.int32)
+        inside = np.arange(T)[None, :, None] < length[:, None, None]
+        roll = np.where(inside, rng.random((12, T, 88)) < np.linspace(0.02, 0.2, 88), fill).astype(np.uint8)
+        splits[split] = Split({"roll": roll, "length": length}, unchanged)
+    return make_dataset("toy", splits, levels=2)
+
+
+def names(fill):
+    """Thirty names; behind the token that ends a name stands `fill`."""
+    rows = name_rows([("anna", "bo", "maximilian")[i % 3] + LETTERS[1 + i % 5] for i in range(30)], "toy")
+    behind = np.arange(17)[None] > rows["length"][:, None]
+    split = Split({**rows, "tokens": np.where(behind, fill, rows["tokens"]).astype(np.uint8)}, wide_tokens)
+    return make_dataset("toy", dict.fromkeys(("train", "validation", "test"), split), levels=27, vocabulary=LETTERS)
+
+
+TOYS = {
+    "dmm_chorales": (
+        "jsb_chorales",
+        rolls,
+        1,
+        "frames",
+        {"transition": 4, "emission": 4, "frames": 5, "batch_size": 4},
+    ),
+    "vae_text": ("names", names, 26, "letters", {"embedding": 4, "batch_size": 8}),
+}
+
+
+def loaded(monkeypatch, name, fill=0, **options):
+    reader, toy, _, _, own = TOYS[name]
+    monkeypatch.setattr(genjax.data, reader, lambda: toy(fill))
+    load(EXPERIMENTS / f"{name}.py")
+    small = {"latents": 2, "width": 8, "warm_up": 5, "steps": 20, "samples": 20, "learning_rate": 0.01, **own}
+    return sys.modules[f"experiment_{name}"].experiment(**{**small, **options})
+
+
+def started(experiment):
+    stage = experiment.stages[0]
+    return jax.jit(stage.learner.init)(KEY, stage.data.batch(stage.data.resident, KEY, 0))
+
+
+def measured(experiment, state):
+    evaluation = experiment.evaluations["test"]
+    arrays = {field: jnp.asarray(array) for field, array in evaluation.split.arrays.items()}
+    prepared = evaluation.split.prepare(arrays, KEY)
+    return {name: np.float64(x) for name, x in jax.jit(evaluation.measure)(state, prepared, KEY).items()}
+
+
+def check_measures(found, again, count, lengths):
+    """Steps are counted without padding, whose content changes nothing; more samples make the bound no looser."""
+    np.testing.assert_array_equal(found[count], lengths)
+    for name in found:
+        np.testing.assert_allclose(found[name], again[name], rtol=1e-4, atol=1e-4)
+    assert np.all(found["rate"] > 0)
+    assert found["neg_iwae"].mean() < found["neg_elbo"].mean()
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_measures_training_and_files(monkeypatch, name):
+    _, toy, rubbish, count, _ = TOYS[name]
+    experiment = loaded(monkeypatch, name)
+    stage, state = experiment.stages[0], started(experiment)
+    found = measured(experiment, state)
+    again = measured(loaded(monkeypatch, name, fill=rubbish), state)
+    lengths = toy(0).test.arrays["length"]
+    check_measures(found, again, count, lengths)
+    rejects(check_measures, {**found, count: 0 * lengths + T}, again, count, lengths)
+    rejects(check_measures, {**found, "neg_iwae": found["neg_elbo"] + 1.0}, again, count, lengths)
+    rejects(check_measures, found, {**again, "rate": 2.0 * again["rate"]}, count, lengths)
+
+    @jax.jit
+    def update(state):
+        return stage.learner.update(state, stage.data.batch(stage.data.resident, KEY, state.step), KEY)[0]
+
+    for _ in range(stage.steps):
+        state = update(state)
+    assert measured(experiment, state)["neg_elbo"].sum() < found["neg_elbo"].sum()
+    samples = np.asarray(jax.jit(experiment.sample, static_argnums=2)(state, KEY, 3))
+    assert samples.shape == ((3, 5, 88) if name == "dmm_chorales" else (3, 17))
+    for encode in experiment.formats.values():
+        assert encode(samples)
+    for file in experiment.files.values():
+        told = file.encode(jax.device_get(jax.jit(file.draw)(state, KEY))).decode()
+        assert "collapse" in told.splitlines()[0] or " -> " in told.splitlines()[0]
+
+
+def test_word_dropout_out_of_range(monkeypatch):
+    experiment = loaded(monkeypatch, "vae_text", word_dropout=1.5)
+    stage = experiment.stages[0]
+    with pytest.raises(BadInput, match=r"word dropout = 1\.5"):
+        batch = jax.eval_shape(stage.data.batch, stage.data.resident, KEY, 0)
+        state = jax.eval_shape(stage.learner.init, KEY, batch)
+        jax.eval_shape(stage.learner.update, state, batch, KEY)
+
+
+def test_spoken_digits(tmp_path):
+    """Every file of the experiment is written from its untrained state; the sounds are as long as they should be."""
+    for digit in range(10):
+        for take in (0, 5, 10, 11):
+            sine = np.sin(2 * np.pi * (300 + 100 * digit + take) / 8_000 * np.arange(1_000))
+            (tmp_path / f"{digit}_ann_{take}.wav").write_bytes(wav_file(sine))
+    load(EXPERIMENTS / "vae_audio.py")
+    module = sys.modules["experiment_vae_audio"]
+    small = {"latents": 2, "channels": 2, "width": 4, "frames": 16, "batch_size": 4, "steps": 5}
+    experiment = module.experiment(str(tmp_path), **small)
+    state = started(experiment)
+    for name, count in (("samples.wav", 8), ("reconstructions.wav", 16)):
+        file = experiment.files[name]
+        with wave.open(io.BytesIO(file.encode(jax.device_get(jax.jit(file.draw)(state, KEY))))) as sound:
+            assert sound.getparams()[:3] == (1, 2, 8_000)
+            assert sound.getnframes() == count * 16 * 64 + (count - 1) * 2_000
+    found = measured(experiment, state)
+    np.testing.assert_allclose(found["bits"] * np.log(2), found["neg_elbo"], rtol=1e-5)
+    np.testing.assert_array_equal(found["pixels"], np.full(10, 128 * 16))
+    with pytest.raises(BadInput, match="does not exist"):
+        module.experiment(str(tmp_path / "nowhere"))
