@@ -69,7 +69,7 @@ def experiment(
     def loss(params, state, batch, key):
         logits, _ = model.apply(params, batch["roll"][:, :-1].astype(jnp.float32), rngs={"dropout": key})
         nats = nll(logits, batch)
-        return Out(nats, {"nats_per_frame": nats / _predicted(batch).sum(axis=-1)})
+        return Out(nats, {"nats_per_frame": nats / jnp.maximum(_predicted(batch).sum(axis=-1), 1)})
 
     def measure(state, batch, key):
         logits, _ = model.apply(state.params, batch["roll"][:, :-1].astype(jnp.float32))
@@ -95,7 +95,7 @@ def experiment(
     learner = minimize(
         loss, optax.adam(rate), lambda key, batch: model.init(key, batch["roll"][:, :-1].astype(jnp.float32))
     )
-    exact = Quantity("exact -log p(frame | frames before)", "nats/frame", per="frames")
+    exact = Quantity("exact, the first frame given", "nats/frame", per="frames")
     quantities = {"nll": exact, "factorised": exact._replace(kind="exact, notes independent of all")}
     return Experiment(
         stages=[Stage(network, learner, batches(data.train, batch_size), steps)],
