@@ -142,13 +142,14 @@ def experiment(
         Learner(least_squares, rest) if conditional else quasi_newton(loss, lambda key, batch: white_noise(orders))
     )
     given = len(values) - len(changes) + ar * conditional
-    exact = Quantity(f"exact, given the first {given} values" if given else "exact", "nats", "higher")
+    of_what = ", of the logarithms" if log else ""  # densities of another variable: no number to compare with others
+    exact = Quantity((f"exact, given the first {given} values" if given else "exact") + of_what, "nats", "higher")
     estimates = {name: Quantity("maximum likelihood", "") for name in named(white_noise(orders))}
     evaluations = {"fit": Evaluation(fit, train, 1, {"log_likelihood": exact, **estimates}, final=True)}
     if held_out:
         rows = Split({"x": np.float32(values[fitted:]), "row": np.arange(held_out, dtype=np.int32)}, unchanged)
         scores = {
-            "nll": Quantity("exact, one step ahead"),
+            "nll": Quantity("exact, one step ahead" + of_what),
             "error": Quantity("distance from the median", ""),
             "inside_50": Quantity("share in the 50 % interval", "", "higher"),
             "inside_95": Quantity("share in the 95 % interval", "", "higher"),

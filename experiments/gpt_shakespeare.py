@@ -8,9 +8,10 @@ Cost:     1 min 43 s of processor time; 5 min 38 s by the clock on two cores tha
 Measured: validation 1.905 ± 0.005 nats a character (2.748 bits; windows of 64, N=1,742, raw, step 2,000), 2026-11-24;
           the GPU setting was not run
 
-Validation is the last tenth of the text, as in nanoGPT, and here all of it: every character but the first is predicted
-once, in windows of the context's length, from what stands before it in its window.  The test text is the second half
-of the validation text, and the best checkpoint is chosen by validation.
+Validation is the last tenth of the text, as in nanoGPT, and here nearly all of it: every character but the first and
+the last few that fill no window is predicted once, in windows of the context's length, from what stands before it in
+its window.  The test text is the second half of the validation text, by which the best checkpoint is chosen: report
+one of the two.
 """
 
 import jax.numpy as jnp

@@ -155,6 +155,9 @@ def _leaves(state: Any) -> dict[str, jax.Array]:
 
 def _begin(root: Path, seal: Seal, leaves: dict[str, jax.Array]) -> _Job:
     partial, lanes = root / f".tmp-{place(seal)}", digest.measure(leaves)
+    if jax.process_count() > 1 and jax.default_backend() == "cpu":
+        # CPUs run what is in flight in any order, and processes that meet in different orders wait for ever
+        jax.block_until_ready((leaves, lanes))
     with _whole_or_nothing(seal, partial):
         if jax.process_index() == 0:
             shutil.rmtree(partial, ignore_errors=True)  # of a save that failed

@@ -5,7 +5,8 @@ Of T tokens x_0 ... x_{T-1} a network reads L and predicts the next of each, so 
     x_s ... x_{s+L},      inputs x_s ... x_{s+L-1},      targets x_{s+1} ... x_{s+L}.
 
 To train, s is drawn uniformly from 0 ... T-L-1, with replacement. To evaluate, s = 0, L, 2L, ...: neighbours share one
-token, the last target of one and the first input of the next, hence every token but the first is predicted once.
+token, the last target of one and the first input of the next, hence every token is predicted once, but the first and
+the last (T - 1) mod L.
 """
 
 import jax

@@ -35,7 +35,7 @@ def dropped(x: jax.Array, rate: float, key: Key | None) -> jax.Array:
     words = jax.random.bits(key, (2,), jnp.uint32)
     counter = jax.lax.iota(jnp.uint32, x.size).reshape(x.shape)
     drawn, _ = threefry(words[0], words[1], counter, jnp.zeros_like(counter))
-    keep = drawn < jnp.uint32(round((1.0 - rate) * 2**32))
+    keep = drawn < jnp.uint32(min(round((1.0 - rate) * 2**32), 2**32 - 1))
     return jnp.where(keep, x / jnp.asarray(1.0 - rate, x.dtype), jnp.zeros((), x.dtype))
 
 

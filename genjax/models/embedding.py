@@ -26,7 +26,10 @@ def looked_up(table: jax.Array, index: Array) -> jax.Array:
     """
     known = (index >= 0) & (index < table.shape[0])
     if table.shape[0] <= min(BY_PRODUCT, index.size):
-        rows = flat(lambda ones: jnp.matmul(ones, table), jax.nn.one_hot(index, table.shape[0], dtype=table.dtype))
+        rows = flat(
+            lambda ones: jnp.matmul(ones, table, precision=jax.lax.Precision.HIGHEST),
+            jax.nn.one_hot(index, table.shape[0], dtype=table.dtype),
+        )
     else:
         rows = table.at[index].get(mode="clip")
     return jnp.where(known[..., None], rows, jnp.nan)
