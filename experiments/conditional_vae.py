@@ -4,8 +4,9 @@ Paper:    Sohn, Lee and Yan, Learning Structured Output Representation using Dee
           Kingma et al., Semi-supervised Learning with Deep Generative Models, 2014, arXiv:1406.5298 (its model M2 where
           every label is known)
 Command:  genjax train experiments/conditional_vae.py           (--data mnist: in 256 grey levels)
-Cost:     to be measured
-Measured: not run
+Cost:     23 s of processor time, start, compilation and evaluation included
+Measured: digits, test (N=250, ema, step 3,000): -log p(x | y) <= 79.85 ± 0.85 nats (k=1,000), ELBO 83.30 ± 0.93,
+          agreement 1.000, nearest 0.992 ± 0.006, 2026-11-24; mnist was not run
 
 The bound is one of log p(x | y), the label being given, and is not to be compared with bounds of log p(x); with the
 prior P(y) of ten equally likely classes, -log p(x, y) is log 10 = 2.30 nats more.  `agreement` is the share of samples

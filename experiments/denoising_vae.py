@@ -3,8 +3,10 @@
 Paper:    Im, Ahn, Memisevic and Bengio, Denoising Criterion for Variational Auto-Encoding Framework, 2017,
           arXiv:1511.06406 (the objective)
 Command:  genjax train experiments/denoising_vae.py
-Cost:     to be measured
-Measured: not run
+Cost:     28 s of processor time, start, compilation and evaluation included
+Measured: PSNR in dB, test (N=250, ema, step 3,000), damaged / filter / restored: noise 12.01 / 15.46 / 15.81, mask
+          9.47 / 13.20 / 15.13, low 13.20 / 13.49 / 16.11; gains over the filter 0.35 ± 0.13, 1.92 ± 0.15,
+          2.62 ± 0.13, 2026-11-24
 
 The encoder sees a damaged image d and which of its pixels were measured, the decoder gives the clean image x.  Any law
 of z may stand in the bound of log p(x), so q(z | d) may: E_q[log p(x | z)] - KL(q(z | d) || p(z)) <= log p(x), whatever

@@ -2,10 +2,19 @@
 
 Paper:    An and Cho, Variational Autoencoder based Anomaly Detection using Reconstruction Probability, 2015 (the score
           by reconstruction and the protocol with one digit held out, there on MNIST)
-Command:  genjax train experiments/vae_anomaly.py --held-out 1
+Command:  genjax train experiments/vae_anomaly.py
           genjax sweep experiments/vae_anomaly.py held_out=0,1,2,3,4,5,6,7,8,9
-Cost:     to be measured
-Measured: not run
+Cost:     13 s of processor time a digit, start and evaluation included, compiled before
+Measured: AUROC (174 to 183 anomalies of each digit against 220 to 230 others, ema, step 2,000), 2026-11-24
+
+    digit              0     1     2     3     4     5     6     7     8     9    mean
+    neg_elbo         0.999 0.555 0.980 0.948 0.978 0.989 0.945 0.982 0.952 0.939  0.927
+    neg_iwae         0.999 0.531 0.974 0.934 0.975 0.987 0.934 0.980 0.948 0.926  0.919
+    reconstruction   0.999 0.499 0.979 0.954 0.974 0.988 0.934 0.980 0.960 0.936  0.920
+    rate             0.266 0.802 0.634 0.392 0.642 0.613 0.761 0.612 0.215 0.511  0.545
+
+The standard error is at most 0.010 where an area is above 0.9, else 0.014 to 0.026.  Ones are no less likely than the
+other digits under a model that never saw one.
 
 Normal are the other nine digits: trained on those of the training rows, scored on those of the test rows.  Anomalies
 are all rows of the digit that is held out, of every split: none was trained on.  The scores, larger for what is less
@@ -35,7 +44,7 @@ SCORES = ("neg_elbo", "neg_iwae", "reconstruction", "rate")
 
 
 def experiment(
-    held_out: int = 1,
+    held_out: int = 8,
     latents: Count = 16,
     width: Count = 256,
     learning_rate: Positive = 1e-3,

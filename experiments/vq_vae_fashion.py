@@ -4,8 +4,11 @@ Paper:    van den Oord, Vinyals and Kavukcuoglu, Neural Discrete Representation 
           (the model; no number on these data)
 Command:  genjax train experiments/vq_vae_fashion.py
           genjax train experiments/vq_vae_fashion.py --data digits --codes 64
-Cost:     to be measured
-Measured: not run
+Cost:     Fashion-MNIST: 25 ms of processor time an update of stage 1, 0.17 s of stage 2, so 17 minutes; digits, as
+          measured: 75 s
+Measured: digits, --codes 64 --steps 1500 --prior-steps 1000, test (N=250, ema of the prior): -log p(x) <= 98.31 ± 0.88
+          nats (2.216 bits/dim), 3.492 ± 0.039 bits/code of 6, PSNR 23.23 dB, code perplexity 56.3 of 64, 2026-11-24;
+          Fashion-MNIST: not run
 
 Stage 1 learns encoder and decoder, while code vectors follow the encoder as moving averages.  Stage 2 learns P(c) of
 the codes of the encoder, which no longer changes: it stands in the carry, outside of what is trained.  Encoding is

@@ -142,12 +142,13 @@ def test_a_run_of_two_stages_goes_on_bit_for_bit(tmp_path):
     make = lambda: function("vq_vae_fashion")(**{**TINY, "steps": 12, "prior_steps": 12, "batch_size": 10})
     options = Options(checkpoint_every=4, log_every=4, evaluate_every=12)
     go(make(), tmp_path / "whole", options)
-    for stop_after in (7, 12):
+    for stop_after in (7, 14):  # evaluations ask too whether to stop
         with pytest.raises(Preempted):
             go(make(), tmp_path / "parts", options, stop_after)
     go(make(), tmp_path / "parts", options)
     whole, parts = digests(tmp_path / "whole"), digests(tmp_path / "parts")
     assert {place: parts[place] for place in whole} == whole
+    assert {stage for stage, step in parts.keys() - whole.keys()} == {0, 1}  # where it was stopped
     ends = {seal.stage_index: seal.leaves for seal in seals(tmp_path / "parts") if seal.step == 12}
     digest = lambda stage, path: ends[stage][path]["digest"]
     held = [path for path in ends[1] if path.startswith("carry/")]
@@ -184,10 +185,16 @@ def test_the_label_reaches_encoder_and_decoder():
     model = ConditionalVAE(DenseEncoder(3, MLP((8,))), DenseDecoder((2, 2, 1), 1, MLP((8,))), 4)
     x, labels = jnp.ones((4, 2, 2, 1)), jnp.arange(4)
     params = model.init(KEY, x, labels)
-    means = np.asarray(model.apply(params, x, labels, method="encode")[0])
-    outs = np.asarray(model.apply(params, jnp.zeros((5, 4, 3)), labels, method="decode"))
-    assert len(np.unique(means.round(5), axis=0)) == 4 and len(np.unique(outs[0].round(5), axis=0)) == 4
-    np.testing.assert_array_equal(outs[0], outs[4])
+
+    def check(encoded, decoded):
+        means = np.asarray(model.apply(params, x, encoded, method="encode")[0])
+        outs = np.asarray(model.apply(params, jnp.zeros((5, 4, 3)), decoded, method="decode"))
+        assert len(np.unique(means.round(5), axis=0)) == 4 and len(np.unique(outs[0].round(5), axis=0)) == 4
+        np.testing.assert_array_equal(outs[0], outs[4])
+
+    check(labels, labels)
+    rejects(check, 0 * labels, labels)
+    rejects(check, labels, 0 * labels)
     late = jax.jit(lambda label: model.apply(params, x, label, method="encode")[0])(labels.at[2].set(4))
     assert np.isnan(late).any(axis=1).tolist() == [False, False, True, False]  # training stops at a NaN
     for wrong, told in ((labels.at[2].set(4), "label 4 in row 2"), (labels - 1, "label -1 in row 0")):
