@@ -156,8 +156,8 @@ class RNN(nn.Module):
       recurrent_init: of U.
 
     Called with x [B, T, D], the state before it (None: zeros) and a mask [B, T] (None: all), which for sequences of
-    different length is `arange(T)[None] < lengths[:, None]`; where it is 0, the step changes nothing: its output is that
-    of the step before.  Returns h [B, T, H] and the state after the last step.
+    different length is `arange(T)[None] < lengths[:, None]`; where it is 0, the step changes nothing: its output is
+    that of the step before.  Returns h [B, T, H] and the state after the last step.
 
     >>> net = RNN(4)
     >>> x = jnp.ones((2, 3, 5))
