@@ -2,8 +2,9 @@
 
 Paper:    Kingma et al., Improving Variational Inference with Inverse Autoregressive Flow, 2016, arXiv:1606.04934
 Command:  genjax train experiments/iaf_digits.py              (--flows 0: the normal posterior of vae_digits.py)
-Cost:     not measured
-Measured: not run
+Cost:     27 s on 2 CPU cores that others used too, start, compilation and evaluation included
+Measured: test -log p(x) <= 81.72 ± 0.71 nats (k=1,000, N=250, ema, step 3,000), 2026-11-24; the normal posterior of
+          vae_digits.py: 82.39 ± 0.68
 """
 
 import flax.linen as nn

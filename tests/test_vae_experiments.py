@@ -269,8 +269,10 @@ def test_iaf_digits():
 def test_vdvae_mnist(offline):
     """A tiny one learns; the rates of its grids add up; layers beyond the informed ones come from the prior."""
     file, _ = loaded("vdvae_mnist")
-    experiment = file.function(4, 1, (1, 1, 1, 1), learning_rate=1e-2, average=0.5, steps=30, batch_size=20, samples=10)
-    first, last, state = trained(experiment.stages[0], 30)
+    experiment = file.function(
+        4, 1, (1, 1, 1, 1), learning_rate=1e-2, average=0.5, steps=100, batch_size=20, samples=10
+    )
+    first, last, state = trained(experiment.stages[0], 60)
     assert last["loss"] < first["loss"] - 50.0
     found = measured(experiment, "test", state, rows=20)
     assert found["rate"] == pytest.approx(sum(found[f"rate_{side}x{side}"] for side in (1, 7, 14, 28)), rel=1e-4)
