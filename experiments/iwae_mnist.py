@@ -7,7 +7,7 @@ Command:  genjax train experiments/iwae_mnist.py --k 1 --batch-size 100         
           genjax train experiments/iwae_mnist.py --k 5                           genjax train ... --k 50
           genjax train experiments/iwae_mnist.py --k 50 --layers 2               genjax train ... --k 50 --gradient dreg
 Cost:     k=1: about 6 ms of processor time an update at batch 100 on one CPU core; all 3,280 passes were not run
-Measured: k=1, one layer: validation <= 89.96 ± 1.00 nats (k=50, N=400, raw) after 570 passes, batch 100, 2026-11-24;
+Measured: k=1, one layer: test <= 88.25 ± 0.23 nats (k=5,000, N=10,000, raw) after 570 passes, batch 100, 2026-11-24;
           the others: not run
 
 As published: 784-200-200-50 tanh units and their mirror image; with two layers 784-200-200-100 and 100-100-100-50 and
