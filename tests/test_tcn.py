@@ -259,13 +259,26 @@ def test_dropout_rejects(monkeypatch):
     rejects(check_dropout, lambda x, key: block(net, x, key))
 
 
-def test_initial_values():
-    """V is normal with standard deviation 0.01 (five standard errors), g = |V|, the bias 0: W starts as V."""
-    params = CausalConv(30, 5).init(KEY, jnp.ones((1, 1, 40)), jnp.ones((1, 4, 40)))["params"]
-    v = np.float64(params["direction"])
-    assert abs(v.std() / 0.01 - 1) < 5 / np.sqrt(2 * v.size) and abs(v.mean()) < 5 * 0.01 / np.sqrt(v.size)
-    np.testing.assert_allclose(weight_norm(params["direction"], params["scale"]), v, rtol=1e-5)
+def check_initial_values(layer):
+    """V is uniform in +-1 / sqrt(k C) (variance within five standard errors), g = |V|, the bias 0: W starts as V."""
+    params = layer.init(KEY, jnp.ones((1, 1, 40)), jnp.ones((1, 4, 40)))["params"]
+    v = np.float64(params["direction"]) * np.sqrt(5 * 40)
+    assert np.abs(v).max() <= 1 and abs(v.var() * 3 - 1) < 5 * np.sqrt(0.8 / v.size)
+    assert abs(v.mean()) < 5 * np.sqrt(1 / 3 / v.size)
+    np.testing.assert_allclose(weight_norm(params["direction"], params["scale"]), params["direction"], rtol=1e-5)
     np.testing.assert_array_equal(params["bias"], 0)
+
+
+def test_initial_values():
+    check_initial_values(CausalConv(30, 5))
+
+
+def test_initial_values_reject():
+    rejects(check_initial_values, CausalConv(30, 5, kernel_init=jax.nn.initializers.lecun_normal()))
+    rejects(
+        check_initial_values,
+        CausalConv(30, 5, kernel_init=jax.nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")),
+    )
 
 
 def test_bad_input():

@@ -14,6 +14,9 @@ Normalization, 2016, eq. 2, https://arxiv.org/abs/1602.07868).  Dropout takes si
 authors published; the paper speaks of whole channels, with which chorales fit worse (8.57 against 8.49 nats a frame
 after 2,500 updates).
 
+Weights start uniform in +-1 / sqrt(n), n their inputs (for V all k taps count), biases at zero; normal values of
+standard deviation 0.01 fit chorales worse (8.22 against 8.17 nats a frame of the validation split).
+
 A sequence can be continued: the state holds the last (k-1) d inputs of every convolution, and is zero at the start.
 
 Source: Bai, Kolter and Koltun, An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence
@@ -31,6 +34,7 @@ from genjax.models.blocks import Initializer, flat
 from genjax.types import Array
 
 Past = tuple[jax.Array, ...]  # [B, (k-1) d, C] for every convolution
+UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def causal_convolve(x: Array, kernel: Array, dilation: int = 1) -> jax.Array:
@@ -103,7 +107,7 @@ class CausalConv(nn.Module):
     features: int
     taps: int
     dilation: int = 1
-    kernel_init: Initializer = nn.initializers.normal(0.01)
+    kernel_init: Initializer = UNIFORM
 
     @nn.compact
     def __call__(self, x: Array, past: Array) -> tuple[jax.Array, jax.Array]:
@@ -136,7 +140,7 @@ class TCN(nn.Module):
     widths: Sequence[int] = (150, 150, 150, 150)
     taps: int = 5
     dropout: float = 0.25
-    kernel_init: Initializer = nn.initializers.normal(0.01)
+    kernel_init: Initializer = UNIFORM
 
     @nn.compact
     def __call__(self, x: Array, state: Past | None = None) -> tuple[jax.Array, Past]:
