@@ -252,7 +252,7 @@ def _next_steps(directory: Path, loaded: Loaded, experiment: Experiment) -> list
     commands = [f"sample {directory} {out}"] if experiment.sample else []
     commands += [f'sample {directory} --prompt "..."'] if experiment.text else []
     commands += [f"evaluate {directory}"] if experiment.evaluations else []
-    more = 2 * read_config(directory)["experiment"]["fields"].get("steps", 0)
+    more = 2 * (read_config(directory)["experiment"]["fields"].get("steps") or 0)
     if more:
         commands.append(f"resume {directory} --steps {more} --allow-change steps")
     if "learning_rate" in fields:

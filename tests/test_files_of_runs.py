@@ -99,3 +99,14 @@ def test_what_cannot_be_written_is_named(name, tmp_path, capsys):
     assert main(["train", str(tmp_path / "writes.py"), "--workdir", str(tmp_path / "run")]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert told in "\n".join(lines[-3:]) and "Traceback" not in "\n".join(lines)
+
+
+def test_steps_that_the_experiment_chooses(tmp_path, capsys):
+    """A field `steps` left at None: the run ends as any other, without a number to double in what next."""
+    source = EXPERIMENT.replace("steps: int = 4", "steps: int | None = None").replace(
+        ", 4), steps)", ", 4), steps or 4)"
+    )
+    (tmp_path / "writes.py").write_text(source)
+    assert main(["train", str(tmp_path / "writes.py"), "--workdir", str(tmp_path / "run")]) == 0
+    told = capsys.readouterr().out
+    assert "4 updates" in told and "--steps" not in told
