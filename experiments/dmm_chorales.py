@@ -29,7 +29,7 @@ from genjax.losses.warm_up import linear_warm_up
 from genjax.metrics.latents import ACTIVE, collapse
 from genjax.models.markov import DeepMarkov
 from genjax.models.recurrent import GRU, LSTM, RNN
-from genjax.report.midi import midi_file
+from genjax.report.midi import midi_file, piano_roll
 
 
 def experiment(
@@ -158,8 +158,3 @@ def told(rates):
         *(f"{j + 1:6}  {rates[j]:12.4f}" for j in rates.argsort()[::-1]),
     ]
     return ("\n".join(lines) + "\n").encode()
-
-
-def piano_roll(rolls):
-    """[n, T, 88] -> pictures [n, 88, T, 1], the highest pitch on top."""
-    return jnp.flip(jnp.swapaxes(rolls, 1, 2), axis=1)[..., None].astype(jnp.float32)

@@ -28,14 +28,13 @@ from genjax.data import Split, batches, series, unchanged
 from genjax.fields import Limits
 from genjax.likelihood.arima import Orders, check_orders, check_series, differences, levels, quantiles, white_noise
 from genjax.likelihood.arma import (
+    after,
     centred,
-    conditional_least_squares,
-    conditional_log_likelihood,
     constrained,
     log_likelihood,
     named,
-    state_space,
 )
+from genjax.likelihood.autoregression import conditional_least_squares, conditional_log_likelihood
 from genjax.likelihood.information import standard_errors
 from genjax.likelihood.kalman import forecast, kalman_filter, simulate
 from genjax.quasi_newton import quasi_newton
@@ -117,11 +116,12 @@ def experiment(
 
     def score(state, batch, key):
         y, at = batch["x"], batch["row"]
-        law = kalman_filter(state_space(model(state.params), period), centred(model(state.params), changes))
+        coefficients = model(state.params)
+        law = kalman_filter(after(coefficients, known, period), centred(coefficients, changes[len(known) :]))
         low, lower, median, upper, high = (q[at] for q in quantiles(coming(state, held_out), PROBABILITIES))
         inside = lambda left, right: jnp.float32((y > left) & (y < right))
         error = jnp.abs(original(y) - original(median))
-        density = law.log_density[len(known) :][at]
+        density = law.log_density[at]
         return {"nll": -density, "error": error, "inside_50": inside(lower, upper), "inside_95": inside(low, high)}
 
     def foreseen(state, key):

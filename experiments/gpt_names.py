@@ -68,7 +68,7 @@ def experiment(
         return generate(net.decoder(state.params), start, np.ones(n, np.int32), key, context, draw, stop=(END,))[0]
 
     letters = lambda tokens: "".join(data.vocabulary[token] for token in tokens if token != END)
-    tokenizer = character_tokenizer(data.vocabulary)
+    tokenizer = character_tokenizer(data.vocabulary[1:])
     rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, steps // 50, max(steps, 1))
     adam = optax.adamw(rate, b2=0.99, weight_decay=decay, mask=decay_mask)
     learner = minimize(loss, optax.chain(adam, ema(average)), lambda key, batch: net.init(key, batch["tokens"][:, :-1]))
@@ -82,7 +82,7 @@ def experiment(
         sample=sample,
         shown=32,
         formats={".txt": lambda rows: "".join(letters(row) + "\n" for row in rows).encode()},
-        text=Text(lambda text: [END, *tokenizer.encode(text)], letters, net.decoder, context, stop=(END,)),
+        text=Text(lambda text: [END, *(1 + tokenizer.encode(text))], letters, net.decoder, context, stop=(END,)),
         select="validation/nats",
         data=data.name,
     )

@@ -119,7 +119,7 @@ def experiment(
         return guess_table(*(np.asarray(array).reshape(-1) for array in arrays), ALPHABET).encode()
 
     letters = lambda tokens: "".join(ALPHABET[token] for token in tokens if token != END)
-    tokenizer = character_tokenizer(ALPHABET)
+    tokenizer = character_tokenizer(ALPHABET[1:])
     rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, steps // 20, max(steps, 1), learning_rate / 10)
     adam = optax.adamw(rate, b2=0.95, weight_decay=0.1, mask=decay_mask)
     learner = minimize(
@@ -143,7 +143,9 @@ def experiment(
             "residues.svg": File(shown, composition),
             "guesses.txt": File(foresee, guesses),
         },
-        text=Text(lambda text: [END, *tokenizer.encode(text)], letters, net.decoder, context, stop=(END,)),
+        text=Text(
+            lambda text: [END, *(1 + tokenizer.encode(text.upper()))], letters, net.decoder, context, stop=(END,)
+        ),
         select="validation/model",
         data=proteins.name,
     )

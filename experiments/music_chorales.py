@@ -22,11 +22,11 @@ import optax
 
 from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, minimize
 from genjax.data import batches, jsb_chorales
-from genjax.distributions import bernoulli_log_prob, sample_bernoulli
+from genjax.distributions import bernoulli_log_prob, nats_per_frame, sample_bernoulli
 from genjax.models.frames import NextFrame
 from genjax.models.recurrent import GRU, LSTM, RNN
 from genjax.models.tcn import TCN
-from genjax.report.midi import midi_file
+from genjax.report.midi import midi_file, piano_roll
 from genjax.samplers.frames import sample_frames
 
 
@@ -69,7 +69,7 @@ def experiment(
     def loss(params, state, batch, key):
         logits, _ = model.apply(params, batch["roll"][:, :-1].astype(jnp.float32), rngs={"dropout": key})
         nats = nll(logits, batch)
-        return Out(nats, {"nats_per_frame": nats / jnp.maximum(_predicted(batch).sum(axis=-1), 1)})
+        return Out(nats, {"nats_per_frame": nats_per_frame(nats, jnp.maximum(_predicted(batch).sum(axis=-1), 1))})
 
     def measure(state, batch, key):
         logits, _ = model.apply(state.params, batch["roll"][:, :-1].astype(jnp.float32))
@@ -109,12 +109,6 @@ def experiment(
         select="validation/nll",
         data=data.name,
     )
-
-
-def piano_roll(rolls):
-    """[n, T, 88] -> pictures [n, 2 x 88, 2 T, 1], the highest pitch on top."""
-    notes = jnp.flip(jnp.swapaxes(rolls, 1, 2), axis=1).astype(jnp.float32)
-    return jnp.repeat(jnp.repeat(notes, 2, axis=1), 2, axis=2)[..., None]
 
 
 def _predicted(batch):

@@ -12,10 +12,10 @@ import optax
 
 from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, ema, minimize
 from genjax.data import batches, jsb_chorales
-from genjax.distributions import bernoulli_log_prob
+from genjax.distributions import bernoulli_log_prob, nats_per_frame
 from genjax.models.recurrent import GRU
 from genjax.models.rnn_nade import RNNNADE
-from genjax.report.midi import midi_file
+from genjax.report.midi import midi_file, piano_roll
 from genjax.samplers.frames import sample_frames
 
 
@@ -52,7 +52,7 @@ def experiment(
 
     def loss(params, state, batch, key):
         nats = nll(params, batch, {"dropout": key})
-        return Out(nats, {"nats_per_frame": nats / batch["length"]})
+        return Out(nats, {"nats_per_frame": nats_per_frame(nats, batch["length"])})
 
     def measure(state, batch, key):
         return {"nll": nll(state.params, batch), "frames": batch["length"]}
@@ -83,9 +83,3 @@ def experiment(
         select="validation/nll",
         data=data.name,
     )
-
-
-def piano_roll(rolls):
-    """[n, T, 88] -> pictures [n, 2 x 88, 2 T, 1], the highest pitch on top."""
-    notes = jnp.flip(jnp.swapaxes(rolls, 1, 2), axis=1).astype(jnp.float32)
-    return jnp.repeat(jnp.repeat(notes, 2, axis=1), 2, axis=2)[..., None]

@@ -63,7 +63,8 @@ def going_on(
     """Tokens after prompts of one length, in pieces, also beyond what the model's context holds.
 
     Where the context is full, the newest half of it is read again as a prompt, and drawing goes on: every token is
-    drawn from at least half a context.  The i-th time draws with fold_in(key, i).
+    drawn from at least half a context.  The i-th time draws with fold_in(key, i).  The counts that `choose` sees are of
+    what the model still reads: a penalty on repetition forgets what it forgets.
 
     Args:
       text: the model's.

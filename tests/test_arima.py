@@ -17,13 +17,12 @@ from genjax.likelihood import arma
 from genjax.likelihood.arima import Orders, check_orders, check_series, differences, levels, quantiles, white_noise
 from genjax.likelihood.arma import (
     Arma,
-    conditional_least_squares,
-    conditional_log_likelihood,
     constrained,
     from_partial,
     log_likelihood,
     state_space,
 )
+from genjax.likelihood.autoregression import conditional_least_squares, conditional_log_likelihood
 from genjax.likelihood.kalman import Forecast, forecast, simulate
 
 

@@ -90,6 +90,19 @@ def test_rotary_rejects():
     rejects(check_rotary, lambda x, table: rotate(x, np.roll(table, 1, 0)))
 
 
+def check_half(rotate):
+    """Of bfloat16 at late positions: what float32 gives, rounded once."""
+    x, table = jnp.bfloat16(np.random.default_rng(0).normal(size=(1, 9, 4, 8))), rotary_table(1000, 8)[-9:]
+    turned, exact = rotate(x, table), rotate(jnp.float32(x), table)
+    assert turned.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(turned, exact.astype(jnp.bfloat16))
+
+
+def test_rotary_in_half_precision():
+    check_half(rotate)
+    rejects(check_half, lambda x, table: rotate(x, jnp.asarray(table, x.dtype)))
+
+
 def check_relative(rotate):
     """q_t . k_s depends on t - s alone: the same for positions 0.. and 23..; and it does depend on it."""
     q, k = (jnp.float32(np.random.default_rng(i).normal(size=(1, 1, 1, 8))) for i in (0, 1))

@@ -304,6 +304,20 @@ def test_what_cannot_be_generated_is_refused():
     ]:
         with pytest.raises(BadInput, match=told):
             begin(RECURRENT, prompts, np.array(lengths), total, prefix)
+    within = begin(
+        RECURRENT, np.array([[1, V]]), np.array([1]), 4
+    )  # what stands behind a row's length is not looked at
+    assert within.tokens.tolist() == [[1, 0, 0, 0]]
+    for prompts, stop, told in [
+        ([[0, -1]], (), "token -1 in a prompt"),
+        ([[0, V]], (), "token 3 in a prompt"),
+        ([[0, 1]], (STOP, V), "token 3 in stop"),
+    ]:
+        prompts = np.array(prompts)
+        with pytest.raises(BadInput, match=told):
+            jax.jit(lambda prompts=prompts, stop=stop: generate(RECURRENT, prompts, [2], KEY, 4, draw, stop))()
+        with pytest.raises(BadInput, match=told):
+            next(stream(lambda params: RECURRENT, 4, draw, stop)((), prompts, KEY))
 
 
 # -- logits -> logits --------------------------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ from genjax.fields import load
 from genjax.gradient import tracing
 from genjax.learners import minimize
 from genjax.likelihood.arima import Orders, differences, levels, white_noise
-from genjax.likelihood.arma import Arma, conditional_least_squares, constrained, log_likelihood
+from genjax.likelihood.arma import Arma, constrained, log_likelihood
+from genjax.likelihood.autoregression import conditional_least_squares
 from genjax.likelihood.information import standard_errors
 from genjax.likelihood.kalman import forecast
 from genjax.quasi_newton import quasi_newton
@@ -162,6 +163,27 @@ def test_conditional_least_squares():
     assert float(found.variance) == pytest.approx(221.226, rel=1e-4)
     np.testing.assert_allclose(found.ar, peer.params[1:], rtol=1e-3, atol=1e-5)
     assert float(found.mean[0] * (1 - found.ar.sum())) == pytest.approx(peer.params[0], rel=1e-3)
+
+
+def check_explosive(forecast):
+    """An AR(2) fitted by least squares that grows without bound: the peer's forecast, float64, relative 1e-6."""
+    rng, y = np.random.default_rng(0), [1.0, 1.1]
+    for _ in range(60):
+        y.append(1.05 * y[-1] + 0.02 * y[-2] + 0.1 * rng.normal())
+    peer = AutoReg(y, 2).fit()
+    with jax.enable_x64(True):
+        model = conditional_least_squares(np.array(y), 2)
+        assert float(model.ar.sum()) > 1.01
+        coming = forecast(levels(model, np.array(y), Orders(ar=2)), 12)
+    expected = peer.get_prediction(len(y), len(y) + 11)
+    np.testing.assert_allclose(coming.mean, expected.predicted_mean, rtol=1e-6)
+    np.testing.assert_allclose(np.sqrt(coming.variance), expected.se_mean, rtol=1e-3)
+
+
+def test_a_model_that_explodes_is_forecast_as_it_stands():
+    check_explosive(forecast)
+    halved = lambda start, count: forecast(start._replace(mean=start.mean / 2), count)
+    rejects(check_explosive, halved)
 
 
 # -- the learner -------------------------------------------------------------------------------------------------------

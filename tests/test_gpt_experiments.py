@@ -94,3 +94,5 @@ def test_names(offline):
     written = experiment.formats[".txt"](np.asarray(rows)).decode().splitlines()
     assert len(written) == 40 and sum(name in NAMES for name in written) > 30
     assert experiment.text.encode("ann") == [0, 1, 14, 14] and experiment.text.decode([0, 1, 14, 14, 0]) == "ann"
+    with pytest.raises(BadInput, match=r"'\.' at position 2"):  # the letter of the token that ends a name
+        experiment.text.encode("an.")

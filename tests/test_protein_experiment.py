@@ -95,10 +95,12 @@ def test_what_it_writes(experiment, state, tmp_path):
 
 
 def test_prompts_begin_a_protein(experiment):
-    assert experiment.text.encode("ACD") == [0, 1, 2, 3] and experiment.text.encode("") == [0]
+    assert experiment.text.encode("ACD") == experiment.text.encode("aCd") == [0, 1, 2, 3]
+    assert experiment.text.encode("") == [0]
     assert experiment.text.decode([0, 1, 2, 3]) == "ACD" and experiment.text.stop == (0,)
-    with pytest.raises(BadInput, match="'1' at position 2"):
-        experiment.text.encode("AC1")
+    for text, told in (("AC1", "'1' at position 2"), ("A.C", "'.' at position 1")):
+        with pytest.raises(BadInput, match=told):
+            experiment.text.encode(text)
 
 
 def test_no_such_file():

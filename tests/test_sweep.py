@@ -212,7 +212,7 @@ def test_points_run_some_at_a_time_and_one_that_fails_stops_nothing(cloud, stub,
     assert Path("all/seed_0.log").read_text() == "done ['-P', '-m', 'genjax', 'train', 'cloud.py']\n"
     told = capsys.readouterr().out
     assert "exit 3 (0 s)\n  the loss is not finite\n  at step 3\n  lower the rate\n" in told
-    assert "next     genjax sample all/seed_4 --n 64 --out grid.png" in told
+    assert "next     genjax sample all/seed_4 --n 64" in told
 
 
 def test_a_request_to_stop_is_passed_on_and_the_rest_is_not_started(cloud, stub, tmp_path):

@@ -226,6 +226,8 @@ def test_half_precision_stays_half():
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), lively(net, 0.1))
     run = quick(lambda: net.apply(half, TOKENS, deterministic=False, rngs={"dropout": KEY}))
     assert run().dtype == jnp.bfloat16 and bool(jnp.isfinite(run()).all())
+    cache = net.decoder(half).start(2, 4)
+    assert {array.dtype for array in jax.tree.leaves(cache)} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_dropout():

@@ -1,10 +1,10 @@
 """Time series from CSV files: one number a period, at equal steps, with no period missing.
 
 The first column says when, and a second one too where the first holds years and the second is called quarter or month.
-Understood are whole numbers (years, counters), months 1949-01, quarters 1949Q1, days 1958-03-29 and 19580329, and
-moments 2016-07-01 03:00 or with seconds. A file of one column is counted from 0. The other columns are series; a cell
-that is no finite number, and a step that differs from the others, are refused by line: a model of equal steps would
-take what comes after a gap for what comes next.
+Understood are whole numbers (years, counters), months 1949-01, quarters 1949Q1, days 1958-03-29, moments 2016-07-01
+03:00 or with seconds, and 19580329, a day where at least half of the file's times are days of the calendar. A file of
+one column is counted from 0. The other columns are series; a cell that is no finite number, and a step that differs
+from the others, are refused by line: a model of equal steps would take what comes after a gap for what comes next.
 """
 
 import csv
@@ -32,6 +32,7 @@ FORMS = (  # of a cell that says when: its pattern, the unit of NumPy's dates ("
     (re.compile(r"(?P<Y>\d{4})-(?P<M>\d\d)-(?P<D>\d\d)[ T](?P<h>\d\d):(?P<m>\d\d)(?::(?P<s>\d\d))?"), "s"),
 )
 ALLOWED = "Allowed are 1949, 1949-01, 1949Q1, 1949-01-31, 19490131 and 1949-01-31 12:00, one kind in a file."
+Forms = Sequence[tuple[re.Pattern[str], str]]
 Lines = list[tuple[int, list[str]]]  # number of the line, its cells
 
 
@@ -145,9 +146,9 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _form(cell: str) -> tuple[re.Match[str], str] | None:
+def _form(cell: str, forms: Forms = FORMS) -> tuple[re.Match[str], str] | None:
     """How a time is written, and in which unit."""
-    for pattern, unit in FORMS:
+    for pattern, unit in forms:
         if found := pattern.fullmatch(cell):
             return found, unit
     return None
@@ -162,7 +163,8 @@ def _written(cells: Sequence[str], header: Sequence[str], timed: int) -> str:
 
 def _times(path: Path, written: Sequence[tuple[int, str]]) -> tuple[np.ndarray, int]:
     """The periods and the step between them; raises BadInput at the first step that is another."""
-    moments = [_moment(path, number, text) for number, text in written]
+    forms = FORMS if 2 * sum(_day(text) for _, text in written) >= len(written) else FORMS[1:]
+    moments = [_moment(path, number, text, forms) for number, text in written]
     unit = moments[0][1]
     odd = next((i for i, (_, other) in enumerate(moments) if other != unit), None)
     if odd is not None:
@@ -196,10 +198,19 @@ def unit_of(times: np.ndarray) -> str:
     return np.datetime_data(times.dtype)[0] if times.dtype.kind == "M" else ""
 
 
-def _moment(path: Path, number: int, text: str) -> tuple[int | np.datetime64, str]:
+def _day(text: str) -> bool:
+    """Whether eight digits are a day of the calendar; other numbers of eight digits count something."""
+    found = FORMS[0][0].fullmatch(text)
+    try:
+        return found is not None and np.datetime64("-".join(found.groups())) is not None
+    except ValueError:
+        return False
+
+
+def _moment(path: Path, number: int, text: str, forms: Forms) -> tuple[int | np.datetime64, str]:
     """When a line is, and in which unit."""
     try:
-        form = _form(text)
+        form = _form(text, forms)
         if form is None:
             raise ValueError
         found, unit = form

@@ -29,8 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax.errors import BadInput
-from genjax.likelihood.arma import Arma, centred, state_space
-from genjax.likelihood.kalman import Forecast, StateSpace, kalman_filter
+from genjax.likelihood.arma import Arma, after
+from genjax.likelihood.kalman import Forecast, StateSpace
 from genjax.types import Array
 
 
@@ -225,15 +225,15 @@ def levels(model: Arma, series: Array, orders: Orders) -> StateSpace:
     kind = jnp.asarray(model.variance).dtype
     known = jnp.asarray(series, kind)
     shocks = known if not len(lags) else _traced_differences(known, lags)
-    after = kalman_filter(state_space(model, orders.period), centred(model, shocks)).after
-    m, k = len(after.mean), len(lags)
-    observation = jnp.concatenate([after.observation, jnp.sum(model.mean)[None], jnp.asarray(lags, kind)])
-    transition = jnp.zeros((m + 1 + k, m + 1 + k), kind).at[:m, :m].set(after.transition).at[m, m].set(1.0)
+    start = after(model, shocks, orders.period)
+    m, k = len(start.mean), len(lags)
+    observation = jnp.concatenate([start.observation, jnp.sum(model.mean)[None], jnp.asarray(lags, kind)])
+    transition = jnp.zeros((m + 1 + k, m + 1 + k), kind).at[:m, :m].set(start.transition).at[m, m].set(1.0)
     if k:  # the newest level joins the memory, the others move on by one
         transition = transition.at[m + 1].set(observation).at[m + 2 :, m + 1 : -1].set(jnp.eye(k - 1, dtype=kind))
-    mean = jnp.concatenate([after.mean, jnp.ones(1, kind), known[len(known) - k :][::-1]])
+    mean = jnp.concatenate([start.mean, jnp.ones(1, kind), known[len(known) - k :][::-1]])
     pad = lambda matrix: jnp.zeros_like(transition).at[:m, :m].set(matrix)
-    return StateSpace(observation, transition, pad(after.noise), jnp.zeros((), kind), mean, pad(after.covariance))
+    return StateSpace(observation, transition, pad(start.noise), jnp.zeros((), kind), mean, pad(start.covariance))
 
 
 def quantiles(coming: Forecast, probabilities: Sequence[float]) -> jax.Array:

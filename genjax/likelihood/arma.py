@@ -1,4 +1,4 @@
-r"""Autoregressive moving-average models: coefficients, likelihood exact or conditional, stationary by construction.
+r"""Autoregressive moving-average models: coefficients, exact likelihood, stationary by construction.
 
 A series w_t of mean mu is ARMA(p, q) with a seasonal part (P, Q) of period s if
 
@@ -23,14 +23,12 @@ models to time series with missing observations, 1980, https://doi.org/10.1080/0
 on enforcing stationarity in autoregressive-moving average models, 1984, https://doi.org/10.1093/biomet/71.2.403.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from genjax.distributions import upcast
-from genjax.errors import BadInput
 from genjax.likelihood.kalman import StateSpace, kalman_filter, stationary_covariance
 from genjax.types import Array
 
@@ -156,15 +154,8 @@ def state_space(model: Arma, period: int = 0) -> StateSpace:
     >>> state_space(moving).covariance.tolist()  # variance (1 + 0.25) 4, covariance with the next 0.5 * 4
     [[5.0, 2.0], [2.0, 1.0]]
     """
-    ar = -product(-upcast(model.ar), -upcast(model.seasonal_ar), period)
-    ma = product(model.ma, model.seasonal_ma, period)
-    m = max(len(ar), len(ma) + 1)
-    transition = jnp.eye(m, k=1, dtype=ar.dtype).at[: len(ar), 0].set(ar)
-    shock = jnp.zeros(m, ma.dtype).at[0].set(1.0).at[1 : len(ma) + 1].set(ma)
-    noise = jnp.outer(shock, shock)
-    covariance = model.variance * stationary_covariance(transition, noise)
-    first = jnp.zeros(m, ar.dtype).at[0].set(1.0)
-    return StateSpace(first, transition, model.variance * noise, jnp.zeros(()), jnp.zeros_like(first), covariance)
+    transition, noise = _harvey(model, period)
+    return _started(transition, model.variance * noise, model.variance * stationary_covariance(transition, noise))
 
 
 def centred(model: Arma, series: Array) -> jax.Array:
@@ -184,6 +175,36 @@ def centred(model: Arma, series: Array) -> jax.Array:
     [0.0, 2.0]
     """
     return upcast(series) - jnp.sum(model.mean)
+
+
+def after(model: Arma, series: Array, period: int = 0) -> StateSpace:
+    """The state space of w_{n+1} - mu, w_{n+2} - mu, ..., given w_1 .. w_n.
+
+    An autoregression knows its state from the last values alone, and then needs not be stationary: the i-th coordinate
+    is sum over j >= i of phi_j w_{n+i-j}.  With a moving average the filter finds the state, from the stationary law.
+
+    Args:
+      model: stationary, or without moving averages.
+      series: [n] w, finite.
+      period: s, at least 1 where the model has a seasonal part.
+
+    Returns:
+      A StateSpace as `state_space`.
+
+    Source: Harvey, 1989, section 3.4.
+
+    >>> walk = Arma(jnp.zeros(0), jnp.array([1.0]), *[jnp.zeros(0)] * 3, jnp.array(4.0))
+    >>> [after(walk, jnp.array([1.0, 7.0])).mean.tolist(), after(walk, jnp.array([1.0, 7.0])).covariance.tolist()]
+    [[7.0], [[4.0]]]
+    """
+    level, ar = centred(model, series), -product(-upcast(model.ar), -upcast(model.seasonal_ar), period)
+    p, n = len(ar), len(level)
+    if len(model.ma) or len(model.seasonal_ma) or n < p:
+        return kalman_filter(state_space(model, period), level).after
+    transition, noise = _harvey(model, period)
+    last = jnp.zeros(len(transition), ar.dtype).at[:p].set(level[n - p :][::-1])
+    mean = jnp.stack([jnp.pad(ar[i:], (0, len(last) - p + i)) @ last for i in range(len(last))])
+    return _started(transition, model.variance * noise, model.variance * noise, mean)
 
 
 def log_likelihood(model: Arma, series: Array, period: int = 0) -> jax.Array:
@@ -209,81 +230,21 @@ def log_likelihood(model: Arma, series: Array, period: int = 0) -> jax.Array:
     return jnp.sum(kalman_filter(state_space(model, period), centred(model, series)).log_density)
 
 
-def conditional_log_likelihood(model: Arma, series: Array) -> jax.Array:
-    """log p(w_{p+1} .. w_n | w_1 .. w_p) of an AR(p): a regression on the values before.
-
-    Args:
-      model: with an AR part only, stationary or not.
-      series: [n] w, finite, n > p.
-
-    Returns:
-      Scalar, nats.  Kind: exact, of fewer observations: it never stands beside an unconditional one.
-
-    Raises:
-      BadInput: a model with another part.
-
-    Source: Box, Jenkins and Reinsel, 1994, section 7.1.
-
-    >>> one = Arma(jnp.zeros(0), jnp.array([1.0]), *[jnp.zeros(0)] * 3, jnp.array(1.0))
-    >>> round(float(conditional_log_likelihood(one, jnp.array([1.0, 2.0]))), 4)  # log N(2; 1, 1)
-    -1.4189
-    """
-    _check_autoregressive(model)
-    level, p = centred(model, series), len(model.ar)
-    residual = level[p:] - _lagged(level, p) @ upcast(model.ar)
-    return -0.5 * jnp.sum(jnp.log(2 * math.pi * model.variance) + residual**2 / model.variance)
+def _harvey(model: Arma, period: int) -> tuple[jax.Array, jax.Array]:
+    """Harvey's transition T, and the covariance of what an innovation of variance 1 does to the state."""
+    ar = -product(-upcast(model.ar), -upcast(model.seasonal_ar), period)
+    ma = product(model.ma, model.seasonal_ma, period)
+    m = max(len(ar), len(ma) + 1)
+    transition = jnp.eye(m, k=1, dtype=ar.dtype).at[: len(ar), 0].set(ar)
+    shock = jnp.zeros(m, ma.dtype).at[0].set(1.0).at[1 : len(ma) + 1].set(ma)
+    return transition, jnp.outer(shock, shock)
 
 
-def conditional_least_squares(series: Array, order: int) -> Arma:
-    """The AR(p) with a mean that maximises `conditional_log_likelihood`: a linear regression.
-
-    w_t = c + sum_i phi_i w_{t-i} + e_t for t = p + 1 .. n by least squares; mu = c / (1 - sum_i phi_i), and sigma^2 is
-    the mean of the n - p squared residuals.  Nothing keeps the result stationary.
-
-    Args:
-      series: [n] w, finite.
-      order: p, from 0 to (n - 2) / 2.
-
-    Returns:
-      Arma.
-
-    Raises:
-      BadInput: an order that the series is too short for.
-
-    Source: Box, Jenkins and Reinsel, 1994, section 7.1.
-
-    >>> conditional_least_squares(jnp.array([0.0, 1.0, 1.5, 1.75, 1.875]), 1).ar.round(4).tolist()
-    [0.5]
-    """
-    if order < 0 or 2 * order + 2 > len(series):
-        raise BadInput(
-            f"an autoregression of order {order} on a series of {len(series)} values",
-            f"allowed: orders from 0 to {max(0, len(series) // 2 - 1)}",
-        )
-    series = upcast(series)
-    middle = jnp.mean(series)
-    level = series - middle  # regressors around zero: float32 loses nothing to the level
-    design = jnp.concatenate([jnp.ones_like(level[order:, None]), _lagged(level, order)], axis=1)
-    with jax.default_matmul_precision("highest"):
-        solution = jnp.linalg.lstsq(design, level[order:])[0]
-        variance = jnp.mean((level[order:] - design @ solution) ** 2)
-    mean = middle + solution[:1] / (1 - jnp.sum(solution[1:]))
-    none = jnp.zeros_like(mean, shape=0)
-    return Arma(mean, solution[1:], none, none, none, variance)
-
-
-def _lagged(series: jax.Array, order: int) -> jax.Array:
-    """[n - p, p]: the p values before each, the newest first."""
-    n = len(series)
-    columns = [series[order - i : n - i] for i in range(1, order + 1)]
-    return jnp.stack(columns, axis=1) if columns else jnp.zeros_like(series, shape=(n, 0))
-
-
-def _check_autoregressive(model: Arma) -> None:
-    others = [name for name in ("ma", "seasonal_ar", "seasonal_ma") if len(getattr(model, name))]
-    if others:
-        raise BadInput(
-            f"the conditional likelihood of a model with the part {others[0]!r}",
-            "allowed: autoregressive models, with a mean or without",
-            "use log_likelihood, which is exact for every part",
-        )
+def _started(
+    transition: jax.Array, noise: jax.Array, covariance: jax.Array, mean: jax.Array | None = None
+) -> StateSpace:
+    """Its first coordinate is what is observed, without error; mean None: zero."""
+    first = jnp.zeros(len(transition), transition.dtype).at[0].set(1.0)
+    return StateSpace(
+        first, transition, noise, jnp.zeros(()), jnp.zeros_like(first) if mean is None else mean, covariance
+    )

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genjax.distributions.arrays import upcast
 from genjax.models.dropout import dropped
 from genjax.types import Array, Key
 
@@ -73,6 +74,8 @@ def rotary_table(positions: int, dims: int) -> np.ndarray:
 def rotate(x: Array, turns: Array) -> jax.Array:
     """Each pair (x_i, x_{i + D/2}) of a head turned by its angle: q_t . k_s then depends on t - s alone.
 
+    Turned in float32 at least: at a late position the angle's cosine in bfloat16 would be that of other positions.
+
     Args:
       x: [B, T, heads, D] queries or keys.
       turns: [T, D] or [B, T, D], rows of `rotary_table`.
@@ -84,12 +87,11 @@ def rotate(x: Array, turns: Array) -> jax.Array:
     >>> rotate(jnp.array([[[[1.0, 0.0]]]]), quarter)[0, 0, 0].tolist()
     [0.0, 1.0]
     """
-    x = jnp.asarray(x)
-    turns = jnp.expand_dims(jnp.asarray(turns, x.dtype), axis=-2)
+    x, turns = jnp.asarray(x), jnp.expand_dims(upcast(turns), axis=-2)
     turns = turns if turns.ndim == 4 else turns[None]
     cos, sin = jnp.split(turns, 2, axis=-1)
-    left, right = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)
+    left, right = jnp.split(upcast(x), 2, axis=-1)
+    return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(x.dtype)
 
 
 def attend(

@@ -202,10 +202,11 @@ class GPT(nn.Module):
 
     @nn.nowrap
     def decoder(self, params: Params) -> Decoder:
-        """The network as generation sees it (genjax.samplers.decode)."""
+        """The network as generation sees it (genjax.samplers.decode); its cache has the dtype of the parameters."""
         layers = self.apart(params)
+        start = lambda rows, length: self.cache(rows, length, layers[0]["qkv"]["kernel"].dtype)
         step = lambda cache, tokens, position: self.apply(params, tokens, cache, position, layers, method="decode")
-        return Decoder(self.cache, step)
+        return Decoder(start, step)
 
     @nn.nowrap
     def apart(self, params: Params) -> list[Params]:

@@ -1,4 +1,4 @@
-"""Piano rolls as standard MIDI files: a host function of NumPy arrays.
+"""Piano rolls as pictures, and as standard MIDI files.
 
 A file (The MIDI Association, Standard MIDI Files 1.0, 1988) is a header chunk and track chunks, each of four letters, a
 length of 32 bits and its content.  A track is a list of events, each after a time in ticks written in groups of seven
@@ -9,6 +9,8 @@ note, so that the tempo says how long a frame sounds.
 import struct
 from itertools import pairwise
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from genjax.errors import BadInput
@@ -50,6 +52,23 @@ def midi_file(roll: Array, seconds: float = 0.5) -> bytes:
     end = len(pieces) * span - REST * TICKS
     header = b"MThd" + struct.pack(">IHHH", 6, 1, 2, TICKS)
     return header + _track([(0, tempo), *markers], end) + _track(_notes(pieces, span), end)
+
+
+def piano_roll(rolls: Array) -> jax.Array:
+    """Pictures of piano rolls: time from left to right, the highest key on top, 2 x 2 pixels for a key and frame.
+
+    Args:
+      rolls: [n, T, 88] zeros and ones.
+
+    Returns:
+      [n, 176, 2 T, 1] float32, 1 where a key sounds.
+
+    >>> picture = piano_roll(jnp.zeros((1, 3, 88)).at[0, 1, 87].set(1))
+    >>> picture.shape, picture[0, 0, :, 0].tolist()
+    ((1, 176, 6, 1), [0.0, 0.0, 1.0, 1.0, 0.0, 0.0])
+    """
+    notes = jnp.flip(jnp.swapaxes(jnp.asarray(rolls, jnp.float32), 1, 2), axis=1)
+    return jnp.repeat(jnp.repeat(notes, 2, axis=1), 2, axis=2)[..., None]
 
 
 def _notes(pieces: np.ndarray, span: int) -> list[Event]:

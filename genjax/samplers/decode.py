@@ -76,8 +76,9 @@ def begin(
       A `Decoding` at position prefix - 1.
 
     Raises:
-      BadInput: no prompt, a prompt longer than total; lengths outside 1 .. P or a prefix longer than one of them, where
-        the lengths are known while tracing.  A traced length below `prefix` counts as `prefix`.
+      BadInput: no prompt, a prompt longer than total; and, where these are known while tracing: lengths outside 1 .. P,
+        a prefix longer than one of them, a token outside of the vocabulary.  A traced length below `prefix` counts as
+        `prefix`.
 
     >>> copy = Decoder(lambda rows, positions: (), lambda cache, tokens, position: (jax.nn.one_hot(tokens, 3), cache))
     >>> state = begin(copy, jnp.array([[1, 2], [2, 0]]), jnp.array([2, 1]), total=4)
@@ -90,6 +91,7 @@ def begin(
     tokens = jnp.pad(jnp.where(inside, jnp.asarray(prompts, jnp.int32), 0), ((0, 0), (0, total - width)))
     cache, first = decoder.start(rows, positions or total), jnp.zeros((), jnp.int32)
     categories = jax.eval_shape(decoder.step, cache, tokens[:, :1], first)[0].shape[-1]
+    _check_tokens("a prompt", prompts, categories, lengths)
     counts = jnp.zeros((rows, categories), jnp.int32).at[jnp.arange(rows)[:, None], tokens[:, :prefix]].add(1)
     if prefix > 1:
         _, cache = decoder.step(cache, tokens[:, : prefix - 1], first)
@@ -112,6 +114,9 @@ def advance(
     Returns:
       The state at position `until`, or where the last row ended.
 
+    Raises:
+      BadInput: a stop token outside of the vocabulary.
+
     >>> copy = Decoder(lambda rows, positions: (), lambda cache, tokens, position: (jax.nn.one_hot(tokens, 3), cache))
     >>> greedy = lambda logits, counts, key: jnp.argmax(logits)
     >>> state = begin(copy, jnp.array([[1, 2], [2, 0]]), jnp.array([2, 1]), total=4)
@@ -121,6 +126,7 @@ def advance(
     number = jnp.arange(state.tokens.shape[0])
     row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, number)
     stops = jnp.asarray(tuple(stop), jnp.int32)
+    _check_tokens("stop", tuple(stop), state.counts.shape[1])
 
     def unfinished(state: Decoding) -> jax.Array:
         return (state.position < until) & jnp.any(state.ends > state.position + 1)
@@ -230,6 +236,7 @@ def stream(
         rows, prefix = np.shape(prompts)
         sizes = _stages(decoder(params), rows, total, prefix)
         state, known = first(params, jnp.asarray(prompts, jnp.int32), sizes[0]), prefix - 1
+        _check_tokens("a prompt", prompts, state.counts.shape[1])
         for size in sizes:
             state = state if size == sizes[0] else grow(params, state, size)
             while known < min(size, total - 1) and np.any(np.asarray(state.ends) > known + 1):
@@ -272,3 +279,14 @@ def _check_prompts(prompts: Array, lengths: Array, total: int, prefix: int) -> t
     if not 1 <= prefix <= (width if known is None else least):
         raise BadInput(f"prefix = {prefix}", "allowed: from 1 to the length of the shortest prompt")
     return rows, width
+
+
+def _check_tokens(name: str, tokens: Array | Sequence[int], categories: int, lengths: Array | None = None) -> None:
+    """Refuse tokens outside of 0 .. V-1 that are known while tracing: the network would read another token for them."""
+    if isinstance(tokens, jax.core.Tracer) or isinstance(lengths, jax.core.Tracer):
+        return
+    known = np.asarray(tokens)
+    counted = True if lengths is None else np.arange(known.shape[1])[None] < np.asarray(lengths)[:, None]
+    outside = known[counted & ((known < 0) | (known >= categories))]
+    if outside.size:
+        raise BadInput(f"token {outside[0]} in {name}", f"allowed: 0 to {categories - 1}, the vocabulary")

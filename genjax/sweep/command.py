@@ -116,7 +116,7 @@ def _finish(directory: Path, loaded: Loaded, grid: Grid, ended: Mapping[str, End
     best = next((point for point in grid.points if str(directory / point.name) == best_run(rows)), None)
     lines = ["", ranking_text(rows), f"page     {page}"]
     if best is not None:
-        lines.append(f"next     genjax sample {directory / best.name} --n 64 --out grid.png")
+        lines.append(f"next     genjax sample {directory / best.name} --n 64")
     _tell("\n".join(lines))
 
 
