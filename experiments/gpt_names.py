@@ -3,8 +3,8 @@
 Paper:    Radford et al., Language Models are Unsupervised Multitask Learners, 2019 (the network); Karpathy, makemore,
           2022, https://github.com/karpathy/makemore (the set; a transformer of this size): 1.92 nats a letter
 Command:  genjax data prepare names; genjax train experiments/gpt_names.py
-Cost:     not run
-Measured: not run
+Cost:     8 min 20 s on one CPU core
+Measured: test 1.916 ± 0.016 nats a letter (exact; N=1,000 names, ema, step 30,000), validation 1.946, 2026-11-24
 
 A name ends with a token of its own, which counts as a letter.
 """
@@ -32,7 +32,7 @@ def experiment(
     learning_rate: Positive = 2e-3,
     decay: Fraction = 0.1,
     average: Fraction = 0.999,
-    steps: int = 10_000,
+    steps: int = 30_000,
     batch_size: Count = 64,
 ) -> Experiment:
     """A decoder-only transformer on the 26 letters.

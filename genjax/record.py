@@ -183,8 +183,7 @@ def open_results(directory: Path, leader: bool) -> Results:
     """
     before = read_results(directory)
     number, written = int(_count(before, "processes")) + 1, time.monotonic()
-    seconds, compiling, updates, examples = (_count(before, name) for name in Cost._fields)
-    total = Cost(seconds, compiling, int(updates), int(examples))
+    total = Cost(*(type(zero)(_count(before, name)) for name, zero in Cost()._asdict().items()))
 
     def write(values: Mapping[str, Any]) -> dict[str, Any]:
         nonlocal written

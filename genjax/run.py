@@ -242,6 +242,7 @@ def _finish(experiment: Experiment, directory: Path, loaded: Loaded, outcome: Ou
     for line in lines:
         _say(result_text(line), True)
     cost = f"{told['updates']:,} updates in {told['seconds']:.1f} s, {told['compile_seconds']:.1f} s compiling"
+    cost += f", {told['evaluate_seconds']:.1f} s evaluating" if lines else ""
     cost += f", in {told['processes']} processes one after the other" if told["processes"] > 1 else ""
     _say("\n".join([f"cost     {cost}", f"report   {report}", *_next_steps(directory, loaded, experiment)]), True)
 

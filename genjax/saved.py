@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,6 +126,7 @@ def evaluate_run(path: str, options: EvaluateOptions) -> int:
     if not run.experiment.evaluations:
         raise BadInput(f"the experiment of {path} has no evaluations", "Experiment(evaluations={...}) defines them")
     results: dict[str, Measured] = {}
+    clock = time.perf_counter()
     for number, (name, evaluation) in enumerate(sorted(run.experiment.evaluations.items())):
         if name not in evaluations_of(run.experiment, len(run.experiment.stages) - 1):
             continue  # it measures an earlier stage
@@ -132,7 +134,9 @@ def evaluate_run(path: str, options: EvaluateOptions) -> int:
             measured = evaluator(evaluation, run.mesh)(run.state, jax.random.fold_in(run.keys.evaluate, number))
         results |= {f"{name}/{measure}": value for measure, value in measured.items()}
     lines = result_lines(run.experiment, results, run.state, run.step, read_config(Path(path)))
-    print("\n".join(result_text(line) for line in lines))
+    print(
+        "\n".join([*(result_text(line) for line in lines), f"cost     {time.perf_counter() - clock:.1f} s evaluating"])
+    )
     with open(Path(path) / "evaluations.jsonl", "a", encoding="utf-8") as file:
         file.writelines(json.dumps({**line, "seed": options.seed}) + "\n" for line in lines)
     return 0

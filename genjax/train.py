@@ -43,12 +43,13 @@ class Options(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What training has cost, without its evaluations and pictures."""
+    """What a run has cost, without its pictures, files and checkpoints."""
 
     seconds: float = 0.0  # spent on updates
     compile_seconds: float = 0.0
     updates: int = 0
     examples: int = 0
+    evaluate_seconds: float = 0.0  # measuring, compilation included
 
 
 class Outlets(NamedTuple):
@@ -125,7 +126,8 @@ def train(experiment: Experiment, directory: Path, options: Options, outlets: Ou
             if state is None:
                 outlets.begin(index, (found[1].step if found else 0) or -1)  # what is seen at step 0 is seen again
             state, step = (found[0], found[1].step) if found else (_start(stage, program, state), 0)
-            seen = (outlets.row, outlets.picture, outlets.file, outlets.stop)
+            took = lambda seconds: outlets.spent(Cost(evaluate_seconds=seconds))
+            seen = (outlets.row, outlets.picture, outlets.file, outlets.stop, took)
             view = open_view(experiment, index, mesh, keys.evaluate, program.abstract, *seen)
             state, step = _run_stage(stage, index, program, state, step, options, outlets, view)
             index += 1

@@ -1,5 +1,6 @@
 """What is seen of a stage while it trains: its evaluations, its pictures, the score that selects a checkpoint."""
 
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ def open_view(
     picture: Any,
     file: Any,
     stop: Any,
+    took: Any,
 ) -> View:
     """The evaluations and pictures of stage `index`; each is compiled when it is first used.
 
@@ -48,6 +50,7 @@ def open_view(
       picture: (name, stage, stage index, step, images) writes a picture.
       file: (name, stage index, step, content) writes a file; content() -> bytes.
       stop: asked between batches; True ends an evaluation with Preempted.
+      took: told the seconds of an evaluation, compilation included.
     """
     stage, last = experiment.stages[index], index == len(experiment.stages) - 1
     mine = evaluations_of(experiment, index)
@@ -73,12 +76,14 @@ def open_view(
 
     def measure(state: State, step: int, final: bool = False) -> dict[str, Measured]:
         results: dict[str, Measured] = {}
+        clock = time.perf_counter()
         for name, evaluation in mine.items():
             if final or not evaluation.final:
                 results |= run(name, evaluation, state, step)
         kind = "final" if final else "evaluation"
         errors = {f"{name}_standard_error": value.standard_error for name, value in results.items()}
         if results:
+            took(time.perf_counter() - clock)
             row({**about, "step": step, "kind": kind, **{n: v.value for n, v in results.items()}, **errors})
         return results
 

@@ -26,10 +26,11 @@ def test_the_cost_goes_on_from_process_to_process(run):
         results = open_results(run, leader=True)
         results.spend(Cost(compile_seconds=0.5))
         results.spend(Cost(2.0, 0.0, 10, 80))
+        results.spend(Cost(evaluate_seconds=0.25))
         results.write({"state": "preempted"})
         told = on_disk(run)
         assert Cost(*(told[name] for name in Cost._fields)) == Cost(
-            2.0 * number, 0.5 * number, 10 * number, 80 * number
+            2.0 * number, 0.5 * number, 10 * number, 80 * number, 0.25 * number
         )
         assert (told["processes"], told["examples_per_second"], told["state"]) == (number, 40.0, "preempted")
         assert told["facts"] == {"seed": 0}

@@ -244,7 +244,7 @@ def test_every_update_that_is_kept_is_counted_once(tmp_path):
         train(toys.plain(), tmp_path / "run", EVERY, first.outlets())
     first.store.close()
     _, second = go(toys.plain(), tmp_path / "run")
-    costs = [*first.costs, *second.costs]
+    costs = [cost for cost in (*first.costs, *second.costs) if not cost.evaluate_seconds]
     assert sum(cost.updates for cost in costs) == 40 and sum(cost.examples for cost in costs) == 40 * 8
     assert all((cost.seconds > 0) == (cost.updates > 0) == (cost.compile_seconds == 0) for cost in costs)
     assert sum(cost.compile_seconds > 0 for cost in costs) == 2

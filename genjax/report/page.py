@@ -146,12 +146,15 @@ def _configuration(run: Contents) -> Html | None:
 
 def _cost(run: Contents) -> Html | None:
     known, place = run.outcome, run.environment
-    seconds, compiling, processes = (known.get(name) for name in ("seconds", "compile_seconds", "processes"))
+    names = ("seconds", "compile_seconds", "evaluate_seconds")
+    seconds, compiling, evaluating = (known.get(name) for name in names)
+    processes = known.get("processes")
     tiles = {
         "parameters": counted(known.get("parameters")),
         "updates": counted(known.get("updates")),
         "training": duration(seconds) if isinstance(seconds, int | float) else "",
         "compilation": duration(compiling) if isinstance(compiling, int | float) else "",
+        "evaluation": duration(evaluating) if isinstance(evaluating, int | float) else "",
         "processes, one after the other": counted(processes) if processes != 1 else "",
         "examples a second": counted(known.get("examples_per_second")),
         "peak memory": byte_text(known.get("peak_bytes")),
