@@ -33,7 +33,7 @@ def program(row: Row) -> tuple[Program, int]:
     """The compiled stage of the experiment, and how many updates it does in a call."""
     file = load(EXPERIMENTS / f"{row.experiment}.py")
     module = sys.modules[f"experiment_{row.experiment}"]
-    for name, levels in (("mnist", 256), ("mnist_dynamic", 2), ("fashion_mnist_dynamic", 2)):
+    for name, levels in (("mnist", 256), ("fashion_mnist", 256), ("mnist_dynamic", 2), ("fashion_mnist_dynamic", 2)):
         if hasattr(module, name):
             setattr(module, name, lambda levels=levels: dataset(levels))
     stage = file.function(batch_size=row.batch, **row.fields).stages[0]._replace(steps=10**9)
