@@ -25,7 +25,7 @@ from genjax.distributions import bernoulli_log_prob, sample_bernoulli
 from genjax.likelihood.iwae import importance_sampling
 from genjax.losses.markov import draw_chain, draw_prior, inside, sum_inside
 from genjax.losses.variational import negative_elbo
-from genjax.losses.warm_up import linear_warm_up
+from genjax.losses.warm_up import check_warm_up, linear_warm_up
 from genjax.metrics.latents import ACTIVE, collapse
 from genjax.models.markov import DeepMarkov
 from genjax.models.recurrent import GRU, LSTM, RNN
@@ -62,6 +62,7 @@ def experiment(
       frames: of a sampled chorale.
       samples: importance samples of the final estimate.
     """
+    check_warm_up(warm_up, steps)
     data = jsb_chorales()
     model = DeepMarkov({"rnn": RNN, "gru": GRU, "lstm": LSTM}[reader](width), latents, transition, emission)
 
@@ -115,10 +116,14 @@ def experiment(
         notes = jax.nn.sigmoid(model.apply(state.params, draw(state.params, batch, key)[2].z, method="emit"))
         return jnp.stack([piano_roll(batch["roll"][:, :frames]), piano_roll(notes[:, :frames])])
 
-    def rates(state, key):  # nats a frame of each latent, over the validation chorales
+    def carried(state, key):  # of each latent, over the validation chorales: variance over x of the mean, nats a frame
         batch = seen(data.validation, None)
+        roll, longest = batch["roll"].astype(jnp.float32), batch["length"].argmax()
         _, mask, chain = draw(state.params, batch, key)
-        return jnp.where(mask[..., None], chain.rate, 0.0).sum(axis=(0, 1)) / batch["length"].sum()
+        before = jnp.concatenate([model.apply(state.params, 1, method="start"), chain.z[longest, :-1]])
+        read = model.apply(state.params, roll, mask, method="read")
+        rates = jnp.where(mask[..., None], chain.rate, 0.0).sum(axis=(0, 1)) / mask.sum()
+        return spread(part(state.params, "posterior"), before, read, mask), rates
 
     tx = optax.chain(
         optax.clip(0.5),
@@ -140,21 +145,40 @@ def experiment(
         formats={".mid": midi_file},
         shown=8,
         pictures={"chorales_and_samples": beside, "reconstructions": reconstruct},
-        files={"diagnostics.txt": File(rates, told)},
+        files={"diagnostics.txt": File(carried, lambda arrays: told(*arrays))},
         select="validation/neg_elbo",
         data=data.name,
     )
 
 
-def told(rates):
-    """What each latent carries, the largest first, as text."""
-    active = rates > ACTIVE
+def spread(posterior, before, read, mask):
+    """Var_x E[z_t | z_{t-1}, x] of each latent [D], a mean over frames: each z_{t-1} is given to all chorales alike.
+
+    What moves the means is then x alone, and not z_{t-1}, which moves them even where the posterior sees nothing of x.
+
+    >>> posterior = lambda z, r: (jnp.concatenate([z, r], axis=1), None)  # z_{t-1} itself, and what was read
+    >>> read = jnp.array([-1.0, 1.0, 9.0]).reshape(3, 1, 1)
+    >>> spread(posterior, jnp.array([[5.0]]), read, jnp.array([[True], [True], [False]])).tolist()
+    [0.0, 1.0]
+    """
+    rows, inside = len(read), jnp.swapaxes(mask, 0, 1)[..., None]  # [T, B, 1]
+    again = jnp.broadcast_to(before[:, None], (len(before), rows, before.shape[-1]))
+    means = jax.vmap(lambda z, r: posterior(z, r)[0])(again, jnp.swapaxes(read, 0, 1))
+    centre = jnp.mean(means, axis=1, where=inside & (inside.sum(axis=1, keepdims=True) > 0), keepdims=True)
+    return jnp.mean(jnp.square(means - centre), axis=(0, 1), where=inside)
+
+
+def told(spread, rates):
+    """What each latent carries, the most active first, as text."""
+    active = spread > ACTIVE
     lines = [
         collapse(active),
-        f"active_units {int(active.sum())} of {len(rates)}: a rate above {ACTIVE} nats a frame",
-        f"rate {rates.sum():.3f} nats a frame, an estimate (exact given the latent before)",
+        f"active_units {int(active.sum())} of {len(rates)}: variance over x of the posterior mean, given z_{{t-1}}, above "
+        f"{ACTIVE}",
+        f"rate {rates.sum():.3f} nats a frame, an estimate (exact given the latent before); the information about x is "
+        "at most that",
         "",
-        "latent  nats a frame",
-        *(f"{j + 1:6}  {rates[j]:12.4f}" for j in rates.argsort()[::-1]),
+        "latent  variance of mean  nats a frame",
+        *(f"{j + 1:6}  {spread[j]:16.4f}  {rates[j]:12.4f}" for j in spread.argsort()[::-1]),
     ]
     return ("\n".join(lines) + "\n").encode()

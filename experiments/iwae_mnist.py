@@ -72,6 +72,8 @@ def experiment(
     """
     grey, data, likelihood = mnist(), mnist_dynamic(), bernoulli()
     check_support(data, likelihood)
+    if held_out > (most := len(data.validation.arrays["image"])):
+        raise BadInput(f"held_out = {held_out:,}", f"allowed: 1 to {most:,}, the rows that are binarized once")
     images = np.concatenate([grey.train.arrays["image"], grey.validation.arrays["image"]])  # as published: 60,000
     train = Split({"image": images[:-held_out]}, resampled(256))
     validation = Split(take(data.validation.arrays, slice(-held_out, None)), scaled(2))

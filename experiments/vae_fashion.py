@@ -31,7 +31,7 @@ from genjax.data.exemplars import with_exemplars
 from genjax.distributions.latent import diagonal_normal, draw_path, normal_mixture, path_log_probs, standard_normal
 from genjax.likelihood.iwae import importance_sampling
 from genjax.losses.variational import negative_elbo
-from genjax.losses.warm_up import linear_warm_up
+from genjax.losses.warm_up import check_warm_up, linear_warm_up
 from genjax.metrics.latents import diagnosis
 from genjax.models.blocks import GatedMLP
 from genjax.models.hierarchical import DenseNormal, TopDownVAE
@@ -72,6 +72,7 @@ def experiment(
       batch_size: images in a batch.
       samples: importance samples of the final estimate.
     """
+    check_warm_up(warm_up, epochs)
     data, likelihood = fashion_mnist_dynamic(), bernoulli()
     check_support(data, likelihood)
     model, rows = network(layers, latents, width), len(data.train.arrays["image"])

@@ -136,6 +136,11 @@ def test_impossible_codebooks(change, told):
         jax.eval_shape(stage.learner.update, state, batch, KEY)
 
 
+def test_an_impossible_prior_is_refused_before_anything_is_trained():
+    with pytest.raises(BadInput, match="prior_width = 8, prior_heads = 3"):
+        function("vq_vae_fashion")(**{**TINY, "prior_width": 8, "prior_heads": 3})
+
+
 @pytest.mark.slow
 def test_a_run_of_two_stages_goes_on_bit_for_bit(tmp_path):
     """Stopped in either stage: every checkpoint has the digests of the uninterrupted run, codebook and prior too."""

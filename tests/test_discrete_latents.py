@@ -379,6 +379,7 @@ relaxed = lambda t=0.5, s=0.5, k=1, q=cube, p=cube: discrete.concrete_log_weight
 BAD = {
     r"log_joint has shape \[0, 3\]": lambda: reinforce(jnp.zeros((0, 3)), jnp.zeros((0, 3))),
     r"log_joint \[2, 3\], log_posterior \[2, 1\]": lambda: reinforce(two, two[:, :1]),
+    r"baseline \[2\], log weights \[2, 3\]": lambda: reinforce(two, two, jnp.zeros(2)),
     r"log_joint \[2, 3\], log_posterior \[1, 3\]": lambda: vimco(two, two[:1]),
     r"log_joint has shape \[1, 3\]\n.*k at least 2": lambda: vimco(two[:1], two[:1]),
     r"log_weights has shape \[1, 3\]\n.*k at least 2": lambda: discrete.leave_one_out(two[:1]),

@@ -224,6 +224,10 @@ BAD = {
         *np.zeros((3, 1, 2))
     ),
     r"mean \[3, 2\], noise \[2, 2\]": lambda: mutual_information(*np.zeros((2, 3, 2)), np.zeros((2, 2))),
+    "posteriors that are not finite": lambda: diagnosis(
+        *np.zeros((1, 3, 2)), np.full((3, 2), np.nan), np.zeros((3, 2))
+    ),
+    "posterior means that are not finite": lambda: active_units([[np.nan], [0.0]]),
     r"active has shape \[0\]": lambda: collapse([]),
     r"from \[2\] to \[3\] in steps = 4": lambda: interpolate(jnp.zeros(2), jnp.zeros(3), 4),
     r"in steps = 1\nallowed: .* at least 2 points": lambda: interpolate_spherical(jnp.zeros(2), jnp.zeros(2), 1),

@@ -288,6 +288,8 @@ def test_bad_input():
         exemplar_prior(jnp.zeros((1, 2)), jnp.zeros(()))
     with pytest.raises(BadInput, match="without rows"):
         exemplar_prior(jnp.zeros((3, 2)), jnp.zeros(()), own=jnp.arange(2))
+    with pytest.raises(BadInput, match=r"rows \[2\] of 3 exemplars"):
+        exemplar_prior(jnp.zeros((3, 2)), jnp.zeros(()), jnp.arange(2), jnp.arange(2))
     for mean, log_var in (((0, 2), (0, 2)), ((3, 2), (3, 1)), ((3,), (3,))):
         with pytest.raises(BadInput, match=r"\[K, D\]"):
             normal_mixture(jnp.zeros(mean), jnp.zeros(log_var))

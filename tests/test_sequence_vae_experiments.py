@@ -122,6 +122,13 @@ def test_word_dropout_out_of_range(monkeypatch):
         jax.eval_shape(stage.learner.update, state, batch, KEY)
 
 
+@pytest.mark.parametrize("name", ["vae_text", "dmm_chorales"])
+def test_warm_up_longer_than_training(monkeypatch, name):
+    with pytest.raises(BadInput, match="warm_up = 30\nallowed: 0 to 20"):
+        loaded(monkeypatch, name, warm_up=30)
+    loaded(monkeypatch, name, warm_up=30, steps=0)  # nothing is trained
+
+
 def test_spoken_digits(tmp_path):
     """Every file of the experiment is written from its untrained state; the sounds are as long as they should be."""
     for digit in range(10):
@@ -130,7 +137,7 @@ def test_spoken_digits(tmp_path):
             (tmp_path / f"{digit}_ann_{take}.wav").write_bytes(wav_file(sine))
     load(EXPERIMENTS / "vae_audio.py")
     module = sys.modules["experiment_vae_audio"]
-    small = {"latents": 2, "channels": 2, "width": 4, "frames": 16, "batch_size": 4, "steps": 5}
+    small = {"latents": 2, "channels": 2, "width": 4, "frames": 16, "batch_size": 4, "steps": 5, "warm_up": 2}
     experiment = module.experiment(str(tmp_path), **small)
     state = started(experiment)
     for name, count in (("samples.wav", 8), ("reconstructions.wav", 16)):
@@ -143,3 +150,7 @@ def test_spoken_digits(tmp_path):
     np.testing.assert_array_equal(found["pixels"], np.full(10, 128 * 16))
     with pytest.raises(BadInput, match="does not exist"):
         module.experiment(str(tmp_path / "nowhere"))
+    with pytest.raises(BadInput, match="frames = 81"):
+        module.experiment(str(tmp_path), frames=81)
+    with pytest.raises(BadInput, match="warm_up = 6\nallowed: 0 to 5"):
+        module.experiment(str(tmp_path), warm_up=6, steps=5)

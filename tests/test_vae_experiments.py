@@ -172,9 +172,9 @@ def test_sizes_of_the_papers(offline):
 def test_vae_fashion_warms_up(offline):
     """beta is 1 / warm_up in the first epoch and rises each epoch; the validation bound always has beta = 1."""
     file, _ = loaded("vae_fashion")
-    experiment = file.function(latents=4, width=16, warm_up=4, epochs=3, batch_size=20, samples=20)
+    experiment = file.function(latents=4, width=16, warm_up=4, epochs=4, batch_size=20, samples=20)
     stage = experiment.stages[0]
-    assert stage.steps == 3 * 10
+    assert stage.steps == 4 * 10
     first, last, state = trained(stage, 25)  # the 25th update is in the third epoch of ten
     for metrics, beta in ((first, 0.25), (last, 0.75)):
         assert float(metrics["loss"]) == pytest.approx(float(metrics["distortion"] + beta * metrics["rate"]), rel=1e-5)
@@ -239,7 +239,7 @@ def test_vae_fashion_normalises_each_tensor(offline):
 
 def test_log_variances_of_vae_fashion_stay_in_their_range(offline):
     file, _ = loaded("vae_fashion")
-    experiment = file.function(latents=4, width=16, epochs=1, batch_size=20)
+    experiment = file.function(latents=4, width=16, warm_up=1, epochs=1, batch_size=20)
     stage = experiment.stages[0]
     state = stage.learner.init(KEY, stage.data.batch(stage.data.resident, KEY, 0))
     pushed = jax.tree.map(lambda a: a * 30.0, state.params)
@@ -286,6 +286,10 @@ def test_bad_input(offline):
         iwae(layers=3, held_out=50)
     with pytest.raises(BadInput, match="layers = 3\nallowed: 1, 2"):
         fashion(layers=3)
+    with pytest.raises(BadInput, match="warm_up = 4\nallowed: 0 to 3"):
+        fashion(warm_up=4, epochs=3)
+    with pytest.raises(BadInput, match="held_out = 101\nallowed: 1 to 100"):
+        iwae(held_out=101)
     with pytest.raises(BadInput, match="exemplars = 201\nallowed: whole numbers from 2 to 200"):
         fashion("exemplar", exemplars=201)
     for count in (0, 201):

@@ -59,6 +59,7 @@ def check_free_bits(free_bits):
 
 def test_free_bits():
     check_free_bits(variational.free_bits)
+    assert np.isnan(variational.free_bits(jnp.asarray(RATE).at[0, 0].set(jnp.nan), 0.1)).tolist()[0]  # it hides nothing
     slope = jax.grad(lambda rate: variational.free_bits(rate, 0.45).sum())(RATE)
     assert slope.tolist() == [[0.0, 1.0, 1.0]] * 3  # no pressure on the group below the floor
 

@@ -48,7 +48,7 @@ def negative_elbo_reinforce(log_joint: Array, log_posterior: Array, baseline: Ar
       [B] nats, averaged over k.  Kind: in expectation an upper bound of -log p(x), the negative ELBO.
 
     Raises:
-      BadInput: anything but two times [k, B] with k >= 1.
+      BadInput: anything but two times [k, B] with k >= 1; a baseline of another shape.
 
     Source: Williams, 1992; Mnih and Gregor, 2014.
 
@@ -59,7 +59,7 @@ def negative_elbo_reinforce(log_joint: Array, log_posterior: Array, baseline: Ar
     """
     log_joint, log_posterior = samples_by_examples(log_joint=log_joint, log_posterior=log_posterior)
     log_weights = log_joint - log_posterior
-    signal = jax.lax.stop_gradient(log_weights - jnp.broadcast_to(upcast(baseline), log_weights.shape))
+    signal = jax.lax.stop_gradient(log_weights - _of_samples(baseline, log_weights.shape))
     return -jnp.mean(_with_gradient(log_weights, log_joint + signal * log_posterior), axis=0)
 
 
@@ -243,6 +243,14 @@ def straight_through(hard: Array, soft: Array) -> jax.Array:
     if jnp.shape(hard) != jnp.shape(soft):
         raise BadInput(f"hard {list(jnp.shape(hard))}, soft {list(jnp.shape(soft))}", "allowed: one shape")
     return _with_gradient(jnp.asarray(hard), jnp.asarray(soft))
+
+
+def _of_samples(baseline: Array | float, shape: tuple[int, ...]) -> jax.Array:
+    values = upcast(baseline)
+    if values.shape not in ((), shape[1:], shape):
+        told = f"baseline {list(values.shape)}, log weights {list(shape)}"
+        raise BadInput(told, f"allowed: a scalar, {list(shape[1:])}, a number an example, or {list(shape)}")
+    return jnp.broadcast_to(values, shape)
 
 
 def _with_gradient(value: jax.Array, surrogate: jax.Array) -> jax.Array:

@@ -157,7 +157,7 @@ def negative_ciwae(log_weights: Array, beta: Array | float) -> jax.Array:
       [B] nats.  Kind: in expectation an upper bound of -log p(x), for beta in [0, 1] and no other.
 
     Raises:
-      BadInput: anything but [k, B] with k >= 1; a beta outside of [0, 1].
+      BadInput: anything but [k, B] with k >= 1; a beta outside of [0, 1], where it is a Python number.
 
     Source: Rainforth et al., 2018.
 

@@ -80,8 +80,8 @@ def free_bits(rate: Array, floor: float) -> jax.Array:
         raise BadInput(f"rate has shape {list(rate.shape)}", "allowed: [B, J], examples by groups of latents")
     if floor < 0:
         raise BadInput(f"floor = {floor}", "allowed: nats per group, at least 0")
-    above = jnp.mean(rate, axis=0, keepdims=True) > floor
-    return jnp.sum(jnp.where(above, rate, floor), axis=1)
+    below = jnp.mean(rate, axis=0, keepdims=True) <= floor  # a rate that is no number is not: it stays one
+    return jnp.sum(jnp.where(below, floor, rate), axis=1)
 
 
 def negative_iwae(log_weights: Array) -> jax.Array:

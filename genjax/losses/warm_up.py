@@ -38,8 +38,38 @@ def linear_warm_up(step: Array | int, steps: int) -> jax.Array:
     ([0.0, 0.25, 1.0, 1.0], 1.0)
     """
     if steps < 0:
-        raise BadInput(f"steps = {steps}", "allowed: updates until beta is 1, at least 0", "0 for no warm-up")
+        raise BadInput(
+            f"a warm-up of {steps} steps", "allowed: updates until beta is 1, at least 0", "0 for no warm-up"
+        )
     return jnp.ones(()) if steps == 0 else jnp.minimum(1.0, jnp.asarray(step, jnp.float32) / steps)
+
+
+def check_warm_up(warm_up: int, training: int) -> None:
+    """Refuse a warm-up that training would not see the end of: no update would then descend the bound itself.
+
+    Args:
+      warm_up: its length, in updates or in passes over the data.
+      training: that of training, in the same unit; 0: nothing is trained, and any warm-up will do.
+
+    Returns:
+      Nothing.
+
+    Raises:
+      BadInput: a warm-up below 0 or longer than training.
+
+    >>> check_warm_up(2_000, 20)
+    Traceback (most recent call last):
+    genjax.errors.BadInput: warm_up = 2,000
+    allowed: 0 to 20, as long as training is
+    give a shorter warm-up, or train longer
+    """
+    if warm_up < 0 or 0 < training < warm_up:
+        most = f" to {training:,}" if training > 0 else ""
+        raise BadInput(
+            f"warm_up = {warm_up:,}",
+            f"allowed: 0{most}, as long as training is",
+            "give a shorter warm-up, or train longer",
+        )
 
 
 def cyclical_warm_up(step: Array | int, period: int, rising: float = 0.5) -> jax.Array:

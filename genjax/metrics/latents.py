@@ -12,7 +12,11 @@ below I(x; z), and never above log N, however much z tells; `upper` is in expect
 posteriors of few examples overlap.  So is the rate, which needs no samples: I(x; z) <= rate.
 
 A decoder that models x well without z leaves q(z | x) = p(z): the rate is zero and no unit is active.  That is called
-posterior collapse, and a good bound does not show it.
+posterior collapse, and a good bound does not show it.  Nor does a rate above zero show the opposite: a posterior that
+differs from the prior in the same way for every x has one, and tells nothing of x.
+
+Of several layers, q(z_l | x, above), or of a chain, the means are compared with what stands above held: else a layer
+that only hands on what it gets from above would seem to be active.
 
 Sources: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016, section 5.2 (active units),
 https://arxiv.org/abs/1509.00519; Hoffman and Johnson, ELBO surgery, 2016,
@@ -21,6 +25,7 @@ Information, 2019, https://arxiv.org/abs/1905.06922; Bowman et al. 2016, https:/
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +34,7 @@ from genjax.errors import BadInput
 from genjax.types import Array
 
 ACTIVE = 0.01  # the variance of the posterior mean above which a latent is active
+LISTED = 10  # variances of a layer in its diagnosis
 ROWS = 256  # of the matrix of log q(z_i | x_j) that is held at a time
 
 
@@ -37,6 +43,14 @@ class Bracket(NamedTuple):
 
     lower: float
     upper: float
+
+
+class Layer(NamedTuple):
+    """What was found of one layer of latents, whatever its prior."""
+
+    spread: Array  # [D] variance over x of the posterior mean
+    rate: Array  # [N] nats of each example: log q - log p of one draw, or the mean of that
+    posterior: tuple[Array, ...] = ()  # mean, log_var, noise as for `mutual_information`: where q(z | x) is normal
 
 
 def kl_of_each(mean: Array, log_var: Array) -> np.ndarray:
@@ -186,14 +200,11 @@ def diagnosis(mean: Array, log_var: Array, noise: Array) -> str:
     """
     mean, log_var = _posteriors(mean, log_var, least=2)
     each, spread, active = kl_of_each(mean, log_var), _variance_of_mean(mean), active_units(mean)
-    told = mutual_information(mean, log_var, noise)
     lines = [
         collapse(active),
-        f"active_units {int(active.sum())} of {len(active)}: variance over x of the posterior mean above {ACTIVE}",
+        _activity(active),
         f"rate {each.sum():.3f} nats, exact over {len(mean):,} examples",
-        f"information about x: at least {told.lower:.3f} nats (estimate of a lower bound, never above log N = "
-        f"{math.log(len(mean)):.3f}),",
-        f"at most {each.sum():.3f} (the rate) and {told.upper:.3f} (estimate of an upper bound)",
+        *_information(each.sum(), mean, log_var, noise),
         "",
         f"{'latent':>6}  {'KL, nats':>8}  {'variance of mean':>16}",
     ]
@@ -201,10 +212,64 @@ def diagnosis(mean: Array, log_var: Array, noise: Array) -> str:
     return "\n".join(lines) + "\n"
 
 
+def diagnoses(layers: Mapping[str, Layer]) -> str:
+    """The word about collapse and the numbers of every layer of latents, for any prior: `diagnostics.txt` again.
+
+    Args:
+      layers: by name, such as z1.
+
+    Returns:
+      Lines of text, first a word for each layer, then its numbers; latents are numbered from 1.
+
+    Raises:
+      BadInput: numbers that are not finite; anything but spread [D] and rate [N], at least one of each.
+
+    Source: Burda et al., 2016, section 5.2, which counts active units of both layers.
+
+    >>> print(diagnoses({"z2": Layer(np.array([0.0, 1.5]), np.array([0.25, 0.75]))}), end="")
+    z2: warning: partial posterior collapse: 1 of 2 latents carries nothing of x: 1
+    <BLANKLINE>
+    z2: active_units 1 of 2: variance over x of the posterior mean above 0.01
+    largest variances: 1.5000 (2), 0.0000 (1)
+    rate 0.500 nats, a mean over 2 examples of log q - log p
+    """
+    found = {name: (_checked(spread), _checked(rate), of) for name, (spread, rate, of) in layers.items()}
+    lines = [f"{name}: {collapse(spread > ACTIVE)}" for name, (spread, _, _) in found.items()]
+    for name, (spread, rate, posterior) in found.items():
+        largest = ", ".join(f"{spread[j]:.4f} ({j + 1})" for j in np.argsort(-spread, kind="stable")[:LISTED])
+        lines += ["", f"{name}: {_activity(spread > ACTIVE)}", f"largest variances: {largest}"]
+        lines += [f"rate {rate.mean():.3f} nats, a mean over {len(rate):,} examples of log q - log p"]
+        lines += _information(rate.mean(), *posterior) if posterior else []
+    return "\n".join(lines) + "\n"
+
+
+def _activity(active: np.ndarray) -> str:
+    return f"active_units {int(active.sum())} of {len(active)}: variance over x of the posterior mean above {ACTIVE}"
+
+
+def _information(rate: float, mean: Array, log_var: Array, noise: Array) -> list[str]:
+    told, most = mutual_information(mean, log_var, noise), math.log(len(mean))
+    return [
+        f"information about x: at least {told.lower:.3f} nats (estimate of a lower bound, never above log N = "
+        f"{most:.3f}),",
+        f"at most {rate:.3f} (the rate) and {told.upper:.3f} (estimate of an upper bound)",
+    ]
+
+
+def _checked(values: Array) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+        told = f"of a layer: {list(values.shape)}" + (", not finite" if not np.isfinite(values).all() else "")
+        raise BadInput(told, "allowed: spread [D] and rate [N], finite numbers")
+    return values
+
+
 def _variance_of_mean(mean: Array) -> np.ndarray:
     mean = np.asarray(mean, np.float64)
     if mean.ndim != 2 or len(mean) < 2 or not mean.size:
         raise BadInput(f"mean has shape {list(mean.shape)}", "allowed: [N, D], posterior means of at least 2 examples")
+    if not np.isfinite(mean).all():
+        raise BadInput("posterior means that are not finite", "they say nothing about what the latents carry")
     return np.var(mean, axis=0)
 
 
@@ -227,4 +292,6 @@ def _posteriors(mean: Array, log_var: Array, least: int = 1) -> tuple[np.ndarray
             f"mean {list(mean.shape)}, log_var {list(log_var.shape)}",
             f"allowed: [N, D] both, of at least {least} example{'s' * (least > 1)}",
         )
+    if not (np.isfinite(mean).all() and np.isfinite(log_var).all()):
+        raise BadInput("posteriors that are not finite", "they say nothing about what the latents carry")
     return mean, log_var

@@ -82,7 +82,7 @@ def exemplar_prior(mean: Array, log_var: Array, rows: Array | None = None, own: 
       its component is left out, and the average is that of the M - 1 others.  `sample` draws from all M.
 
     Raises:
-      BadInput: fewer than two exemplars, or `own` without `rows`.
+      BadInput: fewer than two exemplars, `own` without `rows`, `rows` that are not [M].
 
     >>> prior = exemplar_prior(jnp.array([[0.0], [9.0]]), jnp.zeros(()), jnp.array([3, 7]), jnp.array([3]))
     >>> round(float(prior.log_prob(jnp.array([[9.0]]))[0]), 4)  # row 3 sees row 7 only
@@ -92,6 +92,8 @@ def exemplar_prior(mean: Array, log_var: Array, rows: Array | None = None, own: 
     check_components("exemplars", len(mean), 2)
     if own is not None and rows is None:
         raise BadInput("exemplar_prior(own=...) without rows", "the numbers of the exemplars in the training set too")
+    if rows is not None and jnp.shape(rows) != (len(mean),):
+        raise BadInput(f"rows {list(jnp.shape(rows))} of {len(mean)} exemplars", "allowed: [M], a number an exemplar")
     variances = jnp.broadcast_to(log_var, mean.shape)
 
     def log_prob(z: Array) -> jax.Array:
