@@ -161,10 +161,11 @@ def spread(posterior, before, read, mask):
     >>> spread(posterior, jnp.array([[5.0]]), read, jnp.array([[True], [True], [False]])).tolist()
     [0.0, 1.0]
     """
-    rows, inside = len(read), jnp.swapaxes(mask, 0, 1)[..., None]  # [T, B, 1]
-    again = jnp.broadcast_to(before[:, None], (len(before), rows, before.shape[-1]))
+    inside = jnp.swapaxes(mask, 0, 1)[..., None]  # [T, B, 1]
+    again = jnp.broadcast_to(before[:, None], (len(before), len(read), before.shape[-1]))
     means = jax.vmap(lambda z, r: posterior(z, r)[0])(again, jnp.swapaxes(read, 0, 1))
-    centre = jnp.mean(means, axis=1, where=inside & (inside.sum(axis=1, keepdims=True) > 0), keepdims=True)
+    count = jnp.maximum(inside.sum(axis=1, keepdims=True), 1)
+    centre = jnp.where(inside, means, 0.0).sum(axis=1, keepdims=True) / count
     return jnp.mean(jnp.square(means - centre), axis=(0, 1), where=inside)
 
 
@@ -173,8 +174,8 @@ def told(spread, rates):
     active = spread > ACTIVE
     lines = [
         collapse(active),
-        f"active_units {int(active.sum())} of {len(rates)}: variance over x of the posterior mean, given z_{{t-1}}, above "
-        f"{ACTIVE}",
+        f"active_units {int(active.sum())} of {len(rates)}: variance over x of the posterior mean above {ACTIVE},"
+        " the latent before it given",
         f"rate {rates.sum():.3f} nats a frame, an estimate (exact given the latent before); the information about x is "
         "at most that",
         "",

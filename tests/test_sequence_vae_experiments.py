@@ -113,6 +113,50 @@ def test_measures_training_and_files(monkeypatch, name):
         assert "collapse" in told.splitlines()[0] or " -> " in told.splitlines()[0]
 
 
+def check_collapse(experiment, told):
+    """A posterior that cannot see x is a collapse, however far from the prior; one that can is none."""
+    file, state = experiment.files["diagnostics.txt"], started(experiment)
+    blind = {
+        "params": {**state.params["params"], "reader": jax.tree.map(jnp.zeros_like, state.params["params"]["reader"])}
+    }
+    seeing = jax.device_get(jax.jit(file.draw)(state, KEY))
+    nothing = jax.device_get(jax.jit(file.draw)(state._replace(params=blind), KEY))
+    assert nothing[1].min() > 0.01  # the rate of every latent does not show it
+    assert told(*seeing).startswith(b"no posterior collapse")
+    assert told(*nothing).startswith(b"warning: posterior collapse: none of 2 latents")
+    assert b"active_units 0 of 2" in told(*nothing)
+    np.testing.assert_allclose(nothing[0], 0.0, atol=1e-9)
+
+
+def test_a_blind_posterior_is_a_collapse(monkeypatch):
+    experiment = loaded(monkeypatch, "dmm_chorales")
+    told = sys.modules["experiment_dmm_chorales"].told
+    check_collapse(experiment, told)
+    rejects(check_collapse, experiment, lambda spread, rates: told(rates, rates))  # the rate for the activity
+
+
+def check_spread(spread):
+    """The variance of what is read, frame by frame, without padding and without what z_{t-1} adds to the mean."""
+    rng = np.random.default_rng(0)
+    read, before = rng.normal(size=(40, 6, 2)), 5.0 * rng.normal(size=(6, 2))
+    mask = np.arange(6)[None] < rng.integers(1, 6, 40)[:, None]  # the last frame is padding in all
+    read[:, :, 1] += 10.0 * np.arange(6)  # moves from frame to frame, which tells nothing of x
+    each = [mask[:, t].sum() * read[mask[:, t], t].var(axis=0) for t in range(5)]
+    found = spread(
+        lambda z, r: (z + r, None), jnp.float32(before), jnp.float32(np.where(mask[..., None], read, 99.0)), mask
+    )
+    np.testing.assert_allclose(found, np.sum(each, axis=0) / mask.sum(), rtol=1e-4)
+
+
+def test_spread_of_the_chain(monkeypatch):
+    loaded(monkeypatch, "dmm_chorales")
+    spread = sys.modules["experiment_dmm_chorales"].spread
+    check_spread(spread)
+    rejects(check_spread, lambda posterior, z, r, mask: spread(posterior, z, r, np.ones_like(mask)))
+    over_time = lambda posterior, z, r, mask: jnp.var(posterior(z[None], r)[0], axis=(0, 1), where=mask[..., None])
+    rejects(check_spread, over_time)  # over frames too
+
+
 def test_word_dropout_out_of_range(monkeypatch):
     experiment = loaded(monkeypatch, "vae_text", word_dropout=1.5)
     stage = experiment.stages[0]
