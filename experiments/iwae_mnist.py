@@ -32,7 +32,7 @@ from genjax.distributions.latent import diagonal_normal, draw_path, path_log_pro
 from genjax.likelihood.iwae import effective_sample_size, importance_sampling
 from genjax.losses.importance import doubly_reparameterized, sticking_the_landing
 from genjax.losses.variational import negative_iwae
-from genjax.metrics.latents import diagnosis
+from genjax.metrics.latents import Layer, diagnoses, diagnosis
 from genjax.models.blocks import MLP
 from genjax.models.hierarchical import BottomUpVAE, DenseNormal
 from genjax.models.observation import bernoulli, check_support, logit_of_mean
@@ -144,6 +144,17 @@ def experiment(
         mean, log_var = encoded(state, len(validation.arrays["image"]))
         return mean, log_var, jax.random.normal(key, mean.shape)
 
+    def carried(state, key):  # by each of two layers; z2 given the mean of z1, as in the authors' code
+        own, key = jax.random.split(key)
+        mean, log_var, noise = posteriors(state, own)
+        rates = drawn(state.params, {"image": shown(len(mean))}, key, 1)[2]
+        above = model.apply(state.params, mean, method="encode_top")[0]
+        z1 = Layer(mean.var(axis=0), rates["rate_1"], (mean, log_var, noise))
+        return {"z1": z1, "z2": Layer(above.var(axis=0), rates["rate_2"])}
+
+    diagnostics = File(carried, lambda found: diagnoses(found).encode())
+    if layers == 1:
+        diagnostics = File(posteriors, lambda arrays: diagnosis(*arrays).encode())
     schedule, steps = legs(learning_rate, passes, len(train.arrays["image"]) // batch_size)
     learner = minimize(loss, optax.adam(schedule, eps=1e-4 / batch_size), lambda key, b: model.init(key, b["image"]))
     upper = lambda k: Quantity(f"upper bound of -log p(x), k={k:,}")
@@ -158,7 +169,7 @@ def experiment(
         },
         sample=sample,
         pictures={"reconstructions": reconstruct, "interpolation": interpolation, "traversal": traversal},
-        files={"diagnostics.txt": File(posteriors, lambda arrays: diagnosis(*arrays).encode())} if layers == 1 else {},
+        files={"diagnostics.txt": diagnostics},
         data=data.name,
     )
 

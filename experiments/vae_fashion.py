@@ -32,7 +32,7 @@ from genjax.distributions.latent import diagonal_normal, draw_path, normal_mixtu
 from genjax.likelihood.iwae import importance_sampling
 from genjax.losses.variational import negative_elbo
 from genjax.losses.warm_up import check_warm_up, linear_warm_up
-from genjax.metrics.latents import diagnosis
+from genjax.metrics.latents import Layer, diagnoses
 from genjax.models.blocks import GatedMLP
 from genjax.models.hierarchical import DenseNormal, TopDownVAE
 from genjax.models.observation import bernoulli, check_support
@@ -79,7 +79,7 @@ def experiment(
     inputs, epoch = PseudoInputs(pseudo_inputs, SHAPE), rows // batch_size
     if prior == "vamp":
         check_components("pseudo-inputs", pseudo_inputs, 1, rows)
-    is_exemplar, is_plain = prior == "exemplar", prior == "normal" and layers == 1
+    is_exemplar = prior == "exemplar"
     source = with_exemplars(data.train, batch_size, exemplars) if is_exemplar else batches(data.train, batch_size)
 
     def encode(params, x):
@@ -162,9 +162,17 @@ def experiment(
         walks = traverse(lambda z: decoded(state, z, key), means[0], range(latents), steps=9).reshape(-1, 9, *SHAPE)
         return tiles(walks[jnp.argsort(-means.var(axis=0))[:10]].reshape(-1, *SHAPE), 9)
 
-    def posteriors(state, key):
-        mean, log_var = encode(state.params, shown(1_000))
-        return mean, log_var, jax.random.normal(key, mean.shape)
+    def carried(state, key):  # by each layer; z1 with z2 held at the means of eight images, each in turn
+        x, keys = shown(1_000), jax.random.split(key)
+        mean, log_var = encode(state.params, x)
+        rates = terms(state.params, top(state.params, state), x, keys[0])[1]
+        posterior = mean, log_var, jax.random.normal(keys[1], mean.shape)
+        found = {f"z{layers}": Layer(mean.var(axis=0), rates[0], posterior)}
+        if layers == 2:
+            held = jnp.broadcast_to(mean[:8, None], (8, *mean.shape))
+            means = model.apply(state.params["vae"], x, held, method="encode_low")[0]
+            found["z1"] = Layer(means.var(axis=1).mean(axis=0), rates[1])
+        return found
 
     pictures = {"reconstructions": reconstruct, "interpolation": interpolation, "traversal": traversal}
     if prior == "vamp":
@@ -183,7 +191,7 @@ def experiment(
         },
         sample=sample,
         pictures=pictures,
-        files={"diagnostics.txt": File(posteriors, lambda arrays: diagnosis(*arrays).encode())} if is_plain else {},
+        files={"diagnostics.txt": File(carried, lambda layers: diagnoses(layers).encode())},
         select="validation/neg_elbo",
         data=data.name,
     )

@@ -11,7 +11,7 @@ from planted import rejects
 from genjax.distributions import kl_normal_standard
 from genjax.errors import BadInput
 from genjax.metrics import latents
-from genjax.metrics.latents import active_units, collapse, diagnosis, kl_of_each, mutual_information
+from genjax.metrics.latents import Layer, active_units, collapse, diagnoses, diagnosis, kl_of_each, mutual_information
 from genjax.samplers.latents import interpolate, interpolate_spherical, tiles, traverse
 
 # -- information: x ~ N(0, I), q(z | x) = N(a x, s^2), so that I(x; z) = 1/2 sum log(1 + a^2 / s^2) ------------------
@@ -137,6 +137,42 @@ def test_diagnosis_tells_the_numbers():
     assert nothing.startswith("warning: posterior collapse: none of 3") and "rate 0.000 nats" in nothing
 
 
+def check_layers(told):
+    """Each layer has its own word, activity and rate, and the information of the one whose posterior is normal."""
+    mean, log_var, noise = drawn(2_000, 4)
+    text = told(
+        {"z1": Layer(mean.var(0), np.array([1.0, 2.0, 6.0]), (mean, log_var, noise)), "z2": Layer([0.0], [2.0])}
+    )
+    first, second, _, *rest = text.splitlines()
+    assert first == "z1: warning: partial posterior collapse: 1 of 3 latents carries nothing of x: 3"
+    assert second.startswith("z2: warning: posterior collapse: none of 1 latents")
+    one, two = "\n".join(rest).split("\n\n")
+    found = mutual_information(mean, log_var, noise)
+    assert one.startswith("z1: active_units 2 of 3:") and f"variances: {mean[:, 0].var():.4f} (1), " in one
+    assert "rate 3.000 nats, a mean over 3 examples" in one and f"at least {found.lower:.3f} nats" in one
+    assert f"at most {found.upper:.3f} (estimate of an upper bound)" in one
+    assert two.startswith("z2: active_units 0 of 1:") and "rate 2.000 nats" in two and "information" not in two
+
+
+def test_layers():
+    check_layers(diagnoses)
+    change = lambda **new: (
+        lambda layers: diagnoses({n: l._replace(**{k: f(l) for k, f in new.items()}) for n, l in layers.items()})
+    )
+    rejects(check_layers, change(spread=lambda layer: np.sqrt(layer.spread)))
+    rejects(check_layers, change(spread=lambda layer: np.sort(layer.spread)))
+    rejects(check_layers, change(spread=lambda layer: np.full(len(layer.spread), np.mean(layer.rate))))  # judged by it
+    rejects(check_layers, change(rate=lambda layer: np.asarray(layer.rate) / len(layer.spread)))
+    rejects(check_layers, change(posterior=lambda layer: ()))
+    rejects(check_layers, lambda layers: diagnoses(dict(zip(layers, [*layers.values()][::-1], strict=True))))
+
+
+def test_many_latents_are_not_all_listed():
+    text = diagnoses({"z": Layer(np.arange(500.0), np.ones(3))})
+    assert text.splitlines()[0].endswith("1 of 500 latents carries nothing of x: 1")
+    assert text.splitlines()[3].count("(") == 10 and "499.0000 (500), 498.0000 (499)" in text
+
+
 # -- walks -----------------------------------------------------------------------------------------------------------
 
 FIRST, LAST = np.random.default_rng(5).normal(size=(2, 4, 16)).astype(np.float32)
@@ -228,6 +264,8 @@ BAD = {
         *np.zeros((1, 3, 2)), np.full((3, 2), np.nan), np.zeros((3, 2))
     ),
     "posterior means that are not finite": lambda: active_units([[np.nan], [0.0]]),
+    r"of a layer: \[0\]\nallowed: spread": lambda: diagnoses({"z": Layer([], [1.0])}),
+    r"of a layer: \[2\], not finite": lambda: diagnoses({"z": Layer([0.1], [1.0, np.nan])}),
     r"active has shape \[0\]": lambda: collapse([]),
     r"from \[2\] to \[3\] in steps = 4": lambda: interpolate(jnp.zeros(2), jnp.zeros(3), 4),
     r"in steps = 1\nallowed: .* at least 2 points": lambda: interpolate_spherical(jnp.zeros(2), jnp.zeros(2), 1),

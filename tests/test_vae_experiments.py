@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from planted import rejects
 
 import genjax.data
 from genjax.data import Split, make_dataset, resampled, scaled
@@ -129,6 +130,59 @@ def test_iwae_mnist(offline, k, layers, gradient):
     assert 1.0 < found["effective"] < 300.0
     assert sum(found[f"rate_{i + 1}"] for i in range(layers)) > 0.1
     check_pictures(experiment, state, {"traversal": (1, min(10, 4 * layers) * 28, 9 * 28, 1)})
+
+
+def diagnosed(experiment, state):
+    file = experiment.files["diagnostics.txt"]
+    return file.encode(jax.device_get(jax.jit(file.draw)(state, KEY))).decode()
+
+
+def check_blind_layer(told, blind, layer, other):
+    """A layer whose law sees nothing of x is named as collapsed, and the other has active units."""
+    assert f"{layer}: warning: posterior collapse: none of" in told(blind)
+    assert f"{layer}: active_units 0 of" in told(blind)
+    assert f"{other}: active_units" in told(blind) and f"{other}: active_units 0 of" not in told(blind)
+
+
+def zeroed(params, scope):
+    """Parameters of which all are zero that have the scope in their path."""
+    path_of = lambda path: "/".join(entry.key for entry in path)
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * (scope not in path_of(path)), params)
+
+
+BLIND = [
+    ("iwae_mnist", {"layers": 2, "passes": 1, "held_out": 50}, "params/top_encoder/mean", "z2", "z1"),
+    (
+        "vae_fashion",
+        {"layers": 2, "epochs": 1, "warm_up": 1, "batch_size": 20},
+        "vae/params/image_and_top/first",
+        "z1",
+        "z2",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "fields", "scope", "layer", "other"), BLIND, ids=["iwae", "hvae"])
+def test_a_blind_layer_is_a_collapse(offline, name, fields, scope, layer, other):
+    experiment = loaded(name)[0].function(latents=4, width=16, **fields)
+    _, _, state = trained(experiment.stages[0], 10)
+    blind = state._replace(params=zeroed(state.params, scope))
+    told = lambda state: diagnosed(experiment, state)
+    check_blind_layer(told, blind, layer, other)
+    rejects(check_blind_layer, told, state, layer, other)  # trained, it is active
+    rejects(check_blind_layer, lambda state: told(state).replace("z1", "z_").replace("z2", "z1"), blind, layer, other)
+
+
+def test_a_layer_that_hands_on_what_is_above_it_is_no_sign_of_x(offline):
+    """z1 of a blind q(z1 | x, z2) moves with z2, and z2 with x: held z2 shows it, the drawn one would not."""
+    experiment = loaded("vae_fashion")[0].function(layers=2, latents=4, width=16, epochs=1, warm_up=1, batch_size=20)
+    _, module = loaded("vae_fashion")
+    _, _, state = trained(experiment.stages[0], 10)
+    blind = zeroed(state.params, "vae/params/image_and_top/first")["vae"]
+    model, x = module.network(2, 4, 16), jnp.asarray(toy(2).validation.arrays["image"], jnp.float32)
+    z2 = model.apply(blind, x, method="encode")[0]
+    means = model.apply(blind, x, z2, method="encode_low")[0]
+    assert float(means.var(axis=0).max()) > 0.01
 
 
 @pytest.mark.parametrize("layers", [1, 2])

@@ -204,7 +204,7 @@ def diagnosis(mean: Array, log_var: Array, noise: Array) -> str:
         collapse(active),
         _activity(active),
         f"rate {each.sum():.3f} nats, exact over {len(mean):,} examples",
-        *_information(each.sum(), mean, log_var, noise),
+        *_information(mean, log_var, noise, f"{each.sum():.3f} (the rate) and "),
         "",
         f"{'latent':>6}  {'KL, nats':>8}  {'variance of mean':>16}",
     ]
@@ -239,7 +239,7 @@ def diagnoses(layers: Mapping[str, Layer]) -> str:
         largest = ", ".join(f"{spread[j]:.4f} ({j + 1})" for j in np.argsort(-spread, kind="stable")[:LISTED])
         lines += ["", f"{name}: {_activity(spread > ACTIVE)}", f"largest variances: {largest}"]
         lines += [f"rate {rate.mean():.3f} nats, a mean over {len(rate):,} examples of log q - log p"]
-        lines += _information(rate.mean(), *posterior) if posterior else []
+        lines += _information(*posterior) if posterior else []  # bottom-up, one layer's rate alone bounds nothing
     return "\n".join(lines) + "\n"
 
 
@@ -247,12 +247,12 @@ def _activity(active: np.ndarray) -> str:
     return f"active_units {int(active.sum())} of {len(active)}: variance over x of the posterior mean above {ACTIVE}"
 
 
-def _information(rate: float, mean: Array, log_var: Array, noise: Array) -> list[str]:
+def _information(mean: Array, log_var: Array, noise: Array, bound: str = "") -> list[str]:
     told, most = mutual_information(mean, log_var, noise), math.log(len(mean))
     return [
         f"information about x: at least {told.lower:.3f} nats (estimate of a lower bound, never above log N = "
         f"{most:.3f}),",
-        f"at most {rate:.3f} (the rate) and {told.upper:.3f} (estimate of an upper bound)",
+        f"at most {bound}{told.upper:.3f} (estimate of an upper bound)",
     ]
 
 
