@@ -20,12 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, ema, minimize
+from genjax import Count, Evaluation, Experiment, File, Fraction, Out, Positive, Quantity, Stage, ema, minimize
 from genjax.data import batches, binarized_mnist
 from genjax.likelihood.iwae import importance_sampling
 from genjax.losses.variational import negative_elbo
+from genjax.metrics.latents import Layer, diagnoses
 from genjax.models.observation import bernoulli, check_support
 from genjax.models.top_down import VeryDeepVAE
+from genjax.samplers.latents import interpolate
 
 SHAPE, SIDES = (28, 28, 1), (1, 7, 14, 28)
 
@@ -95,10 +97,38 @@ def experiment(
 
     def grids(
         state, key
-    ):  # of each image: latents of the first grid alone, of two, three, four; the rest near the prior's mean
+    ):  # of each image: latents of one grid alone, of two, three, four; the rest near the prior's mean
         features = model.apply(state.params, shown(16), method="ascend")
         parts = [descend(state.params, features, key, 16, informed=int(n), temperature=0.1) for n in np.cumsum(blocks)]
         return jnp.stack([likelihood.mean(part.out) for part in parts], axis=1).reshape(-1, *SHAPE)
+
+    def interpolation(
+        state, key
+    ):  # eight rows, each from one image to another, through the latents of the first two grids
+        pairs = model.apply(state.params, shown(16), method="ascend")
+        features = jax.tree.map(lambda f: jnp.concatenate([jnp.tile(f[:8], (7, 1, 1, 1)), f[8:]]), pairs)
+
+        def between(z):  # the rows are steps x pairs; of their own latents those of the first and the last step remain
+            ends = z.reshape(8, 8, *z.shape[1:])
+            return interpolate(ends[0], ends[-1], 8).reshape(z.shape)
+
+        how = {"informed": sum(blocks[:2]), "temperature": 0.1, "mix": between}
+        images = likelihood.mean(descend(state.params, features, key, 64, **how).out)
+        return jnp.swapaxes(images.reshape(8, 8, *SHAPE), 0, 1).reshape(-1, *SHAPE)
+
+    def carried(state, key):  # by each layer; all images are given the latents of one above it, of four in turn
+        rows = min(200, len(data.validation.arrays["image"]))
+        features = model.apply(state.params, shown(rows), method="ascend")
+        rates = descend(state.params, features, key, rows).rate
+
+        def spreads(image):
+            follow = lambda z: jnp.broadcast_to(z[image][None], z.shape)
+            means = descend(state.params, features, key, rows, mix=follow).mean
+            return [mean.reshape(rows, -1).var(axis=0) for mean in means]
+
+        spread = [each.mean(axis=0) for each in jax.lax.map(spreads, jnp.arange(4))]
+        titles = [f"layer {i:2} ({side}x{side})" for i, side in enumerate(np.repeat(SIDES, blocks), 1)]
+        return {title: Layer(*found) for title, *found in zip(titles, spread, rates, strict=True)}
 
     shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, steps // 50, max(steps, 1))
     adam = optax.adamw(lambda step: learning_rate * shape(step), b1=0.9, b2=0.9, weight_decay=0.01)
@@ -114,7 +144,8 @@ def experiment(
             "test": Evaluation(estimate, data.test, 200, {"neg_iwae": upper(samples), **parts}, final=True),
         },
         sample=sample,
-        pictures={"reconstructions": reconstruct, "grids": grids},
+        pictures={"reconstructions": reconstruct, "grids": grids, "interpolation": interpolation},
+        files={"diagnostics.txt": File(carried, lambda layers: diagnoses(layers).encode())},
         select="validation/neg_elbo",
         data=data.name,
     )

@@ -188,3 +188,30 @@ def test_bad_input():
             jax.eval_shape(model.init, KEY, jax.ShapeDtypeStruct((2, 4, 4, 1), jnp.float32), KEY)
     with pytest.raises(BadInput, match="axis of channels"):
         jax.eval_shape(small()[0].init, KEY, jax.ShapeDtypeStruct((4, 2, 2), jnp.float32), KEY)
+
+
+def check_mixed(mix):
+    """Where all rows follow one, images and states are its own, and means differ by the features alone."""
+    model, params = small()
+    features = model.apply(params, jnp.asarray(IMAGES), method="ascend")
+    down = model.apply(params, features, KEY, 16, mix=mix, method="descend")
+    plain = model.apply(params, features, KEY, 16, method="descend")
+    np.testing.assert_allclose(down.out, np.broadcast_to(plain.out[:1], down.out.shape), rtol=1e-5, atol=1e-5)
+    alike = model.apply(params, [f[:1].repeat(16, 0) for f in features], KEY, 16, mix=mix, method="descend")
+    for own, together, same in zip(plain.mean, down.mean, alike.mean, strict=True):
+        np.testing.assert_allclose(together[0], own[0], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(same, np.broadcast_to(own[:1], same.shape), rtol=1e-5, atol=1e-5)
+    assert float(down.mean[1].var(axis=0).max()) > 1e-8
+
+
+def test_rows_that_follow_the_first():
+    check_mixed(lambda z: jnp.broadcast_to(z[:1], z.shape))
+    rejects(check_mixed, lambda z: z)
+    rejects(check_mixed, lambda z: jnp.broadcast_to(z[1:2], z.shape))
+    rejects(check_mixed, lambda z: jnp.broadcast_to(z.mean(axis=0, keepdims=True), z.shape))
+
+
+def test_what_comes_from_the_prior_is_not_mixed():
+    model, params = small()
+    nothing = model.apply(params, None, KEY, 3, mix=lambda z: 0.0 * z, method="descend")
+    assert float(jnp.abs(nothing.out[0] - nothing.out[1]).max()) > 1e-3

@@ -144,10 +144,12 @@ def check_blind_layer(told, blind, layer, other):
     assert f"{other}: active_units" in told(blind) and f"{other}: active_units 0 of" not in told(blind)
 
 
-def zeroed(params, scope):
-    """Parameters of which all are zero that have the scope in their path."""
+def zeroed(params, scope, factor=0.0):
+    """Parameters of which all are zero, or multiplied, that have the scope in their path."""
     path_of = lambda path: "/".join(entry.key for entry in path)
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * (scope not in path_of(path)), params)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf * (factor if scope in path_of(path) else 1.0), params
+    )
 
 
 BLIND = [
@@ -332,6 +334,13 @@ def test_vdvae_mnist(offline):
     assert found["rate"] == pytest.approx(sum(found[f"rate_{side}x{side}"] for side in (1, 7, 14, 28)), rel=1e-4)
     assert found["neg_iwae"] < found["neg_elbo"] == pytest.approx(found["rate"] + found["distortion"], rel=1e-4)
     assert experiment.sample(state, KEY, 3).shape == (3, 28, 28, 1)
+    assert experiment.pictures["interpolation"](state, KEY).shape == (64, 28, 28, 1)
+    told = diagnosed(experiment, state)
+    assert told.startswith("layer  1 (1x1): ") and "layer  4 (28x28): active_units" in told
+    loud = zeroed(state.params, "down_1/posterior", 10.0)
+    idle = "layer  2 (7x7): active_units 0 of 49"
+    assert idle not in diagnosed(experiment, state._replace(params=loud))
+    assert idle in diagnosed(experiment, state._replace(params=zeroed(loud, "down_1/posterior/conv_0")))
 
 
 def test_bad_input(offline):

@@ -204,7 +204,7 @@ def diagnosis(mean: Array, log_var: Array, noise: Array) -> str:
         collapse(active),
         _activity(active),
         f"rate {each.sum():.3f} nats, exact over {len(mean):,} examples",
-        *_information(mean, log_var, noise, f"{each.sum():.3f} (the rate) and "),
+        *_information(mean, log_var, noise, bound=f"{each.sum():.3f} (the rate) and "),
         "",
         f"{'latent':>6}  {'KL, nats':>8}  {'variance of mean':>16}",
     ]
@@ -247,7 +247,7 @@ def _activity(active: np.ndarray) -> str:
     return f"active_units {int(active.sum())} of {len(active)}: variance over x of the posterior mean above {ACTIVE}"
 
 
-def _information(mean: Array, log_var: Array, noise: Array, bound: str = "") -> list[str]:
+def _information(mean: Array, log_var: Array, noise: Array, *, bound: str = "") -> list[str]:
     told, most = mutual_information(mean, log_var, noise), math.log(len(mean))
     return [
         f"information about x: at least {told.lower:.3f} nats (estimate of a lower bound, never above log N = "

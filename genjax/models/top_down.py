@@ -20,7 +20,7 @@ https://arxiv.org/abs/1602.02282.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -34,6 +34,13 @@ from genjax.models.convolution import Conv
 from genjax.models.vae import ImageShape, check_images
 from genjax.types import Array, Key
 
+Mix = Callable[[jax.Array], jax.Array]  # the latents of all rows of a layer -> what goes on in their place
+
+
+def unmixed(z: jax.Array) -> jax.Array:
+    """Every row keeps its own latents."""
+    return z
+
 
 class Descent(NamedTuple):
     """What a way down leaves, with R rows (images, or n copies of each)."""
@@ -41,6 +48,7 @@ class Descent(NamedTuple):
     out: jax.Array  # [R, H, W, C, m] params_out of p(x | z)
     rate: jax.Array  # [L, R] nats: KL(q || p) of each layer given the layers above; 0 where z came from the prior
     log_ratio: jax.Array  # [L, R] nats: log p(z) - log q(z) of each layer; 0 where z came from the prior
+    mean: tuple[jax.Array, ...]  # of each layer, [R, side, side, latents]: of the law that its z was drawn from
 
 
 def uniform(gain: float = 1.0) -> Initializer:
@@ -87,12 +95,13 @@ class TopDownBlock(nn.Module):
       latents: channels of z.
       gain: of what is added to the state: sqrt(1 / L).
 
-    Called with the state x [R, H, W, width], features [R, H, W, width] or None (z is then drawn from the prior), a key
-    and the temperature, by which the prior's standard deviations are multiplied.  Returns (x, rate [R], log_ratio [R]).
+    Called with the state x [R, H, W, width], features [R, H, W, width] or None (z is then drawn from the prior), a key,
+    the temperature, by which the prior's standard deviations are multiplied, and what is made of z [R, H, W, latents]
+    before it is added.  Returns (x, rate [R], log_ratio [R], mean [R, H, W, latents]).
 
     >>> block = TopDownBlock(4, 2, 3, gain=0.5)
     >>> x = jnp.ones((2, 7, 7, 4))
-    >>> (new, rate, _), params = block.init_with_output(jax.random.key(0), x, x, jax.random.key(1))
+    >>> (new, rate, *_), params = block.init_with_output(jax.random.key(0), x, x, jax.random.key(1))
     >>> new.shape, rate.shape
     ((2, 7, 7, 4), (2,))
     """
@@ -104,23 +113,24 @@ class TopDownBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, features: Array | None, key: Key, temperature: float = 1.0
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        self, x: jax.Array, features: Array | None, key: Key, temperature: float = 1.0, mix: Mix = unmixed
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         known = Bottleneck(self.middle, 2 * self.latents + self.width, gain=0.0, name="prior")(x)
         mean_p, scale_p = known[..., : self.latents], known[..., self.latents : 2 * self.latents]
         prior = (mean_p, 2.0 * scale_p)  # the networks give logarithms of standard deviations
         rate = log_ratio = jnp.zeros(x.shape[0])
+        mean = mean_p
         if features is None:
             z = sample_normal(mean_p, 2.0 * (scale_p + jnp.log(temperature)), key)
         else:
             both = Bottleneck(self.middle, 2 * self.latents, name="posterior")(jnp.concatenate([x, features], axis=-1))
             posterior = (both[..., : self.latents], 2.0 * both[..., self.latents :])
             z = sample_normal(*posterior, key)
-            rate = event_sum(kl_normal(*posterior, *prior))
+            mean, rate = posterior[0], event_sum(kl_normal(*posterior, *prior))
             log_ratio = event_sum(normal_log_prob(z, *prior)) - event_sum(normal_log_prob(z, *posterior))
         x = x + known[..., 2 * self.latents :]
-        x = x + Conv(self.width, (1, 1), kernel_init=uniform(self.gain), name="latents")(z)
-        return x + Bottleneck(self.middle, self.width, self.gain, name="resnet")(x), rate, log_ratio
+        x = x + Conv(self.width, (1, 1), kernel_init=uniform(self.gain), name="latents")(mix(z))
+        return x + Bottleneck(self.middle, self.width, self.gain, name="resnet")(x), rate, log_ratio, mean
 
 
 class VeryDeepVAE(nn.Module):
@@ -136,8 +146,9 @@ class VeryDeepVAE(nn.Module):
       compression: the bottlenecks have width / compression channels inside.
 
     `model.apply(params, x, method="ascend")` gives the features of each grid; `method="descend"` takes them down:
-    (features or None, key, rows, informed, temperature) -> Descent.  The first `informed` layers are drawn from the
-    posterior (None: all where there are features), the others from the prior.  The call is one of each.
+    (features or None, key, rows, informed, temperature, mix) -> Descent.  The first `informed` layers are drawn from
+    the posterior (None: all where there are features), the others from the prior.  `mix` is what is made of the z of an
+    informed layer, such as the first row's z for all rows; rates are those of z before.  The call is one of each.
 
     Raises:
       BadInput: when first called, if sides, blocks or images do not fit.
@@ -193,10 +204,11 @@ class VeryDeepVAE(nn.Module):
         rows: int,
         informed: int | None = None,
         temperature: float = 1.0,
+        mix: Mix = unmixed,
     ) -> Descent:
         """One draw of all layers, for `rows` rows: those of the features, or so many from the prior."""
         informed = (0 if features is None else len(self.down)) if informed is None else informed
-        rates, ratios, block = [], [], iter(enumerate(self.down))
+        found, block = [], iter(enumerate(self.down))
         x = jnp.zeros((rows, self.sides[0], self.sides[0], self.width))
         for number, side in enumerate(self.sides):
             step = side // x.shape[1]
@@ -206,12 +218,13 @@ class VeryDeepVAE(nn.Module):
             for _ in range(self.blocks[number]):
                 index, layer = next(block)
                 seen = features[number] if features is not None and index < informed else None
-                x, rate, log_ratio = layer(x, seen, jax.random.fold_in(key, index), temperature)
-                rates.append(rate)
-                ratios.append(log_ratio)
+                own = jax.random.fold_in(key, index)
+                x, *law = layer(x, seen, own, temperature, unmixed if seen is None else mix)
+                found.append(law)
         x = x * self.gain.reshape(1, 1, 1, -1) + self.bias.reshape(1, 1, 1, -1)
         out = self.output(x).reshape(rows, *self.image_shape, self.multiplier)
-        return Descent(out, jnp.stack(rates), jnp.stack(ratios))
+        rates, ratios, means = zip(*found, strict=True)
+        return Descent(out, jnp.stack(rates), jnp.stack(ratios), means)
 
     def __call__(self, x: Array, key: Key) -> Descent:
         """Up and down once."""
