@@ -140,9 +140,9 @@ def check_sums(values, group=0, limit=0.03):
     for number in np.unique(group):
         total = np.exp(-values[:, group == number]).sum(axis=1)
         error = error_of(total)
+        assert abs(total.mean() - 1.0) < 4 * error, f"the sum is {total.mean():.4f} +- {error:.4f}"
         if not error < limit:
             raise TooNoisyError(f"standard error {error:.3f}")
-        assert abs(total.mean() - 1.0) < 4 * error, f"the sum is {total.mean():.4f} +- {error:.4f}"
 
 
 def check_means(ours, theirs, limit=0.05):

@@ -109,8 +109,8 @@ def test_what_is_reported_bounds_the_probabilities(tmp_path, case):
 
 
 def test_an_edit_that_the_file_has_no_place_for_is_no_planted_bug(tmp_path):
-    with pytest.raises(LookupError, match="iwae_mnist.py does not contain 'log_r'"):
-        edited(tmp_path, "iwae_mnist", ("log_r", "log_p"))
+    with pytest.raises(LookupError, match="does not contain 'log_ratio'"):
+        edited(tmp_path, "iwae_mnist", ("log_ratio", "log_p"))
 
 
 def check_fifty(folder, *edits):
