@@ -100,25 +100,28 @@ def opened(folder, name, setting, edits=(), **fields):
 
 
 def drawn(folder, name, setting, edits=(), what=("two", "one", "elbo", "loss"), draws=1_000, **fields):
-    """Draws of what is reported of every x [draws, X], and of the training loss [draws].
+    """Draws of what is reported of every x [draws, X], and of an update [draws].
 
     two, one: `neg_iwae` of the test with so many samples; elbo: `neg_elbo` of the validation; final: that of the test;
-    loss: that of an update; others: by their names in the validation.
+    loss, rate: those of an update; others: by their names in the validation.
     """
-    module, one, state = opened(folder, name, setting, edits, samples=1, **fields)
-    two = module.experiment(**{**setting.fields, "samples": 2, **fields})
+    samples = lambda k: {"samples": k} if {"two", "one", "final"} & set(what) else {}  # not every experiment has them
+    module, one, state = opened(folder, name, setting, edits, **samples(1), **fields)
+    two = module.experiment(**{**setting.fields, **samples(2), **fields})
     batch = {field: jnp.asarray(rows) for field, rows in setting.batch.items()}
     extra, state = setting.more(module, state)
 
     def draw(state, key):
         keys = jax.random.split(key, 4)
         known = lambda name: one.evaluations["validation"].measure(state, batch, keys[2])[name]
+        update = lambda name: one.stages[0].learner.update(state, {**batch, **extra}, keys[3])[1][name]
         measures = {
             "two": lambda: two.evaluations[setting.test].measure(state, batch, keys[0])["neg_iwae"],
             "one": lambda: one.evaluations[setting.test].measure(state, batch, keys[1])["neg_iwae"],
             "elbo": lambda: known("neg_elbo"),
             "final": lambda: one.evaluations[setting.test].measure(state, batch, keys[1])["neg_elbo"],
-            "loss": lambda: one.stages[0].learner.update(state, {**batch, **extra}, keys[3])[1]["loss"],
+            "loss": lambda: update("loss"),
+            "rate": lambda: update("rate"),
         }
         return {name: measures[name]() if name in measures else known(name) for name in what}
 
@@ -127,7 +130,7 @@ def drawn(folder, name, setting, edits=(), what=("two", "one", "elbo", "loss"), 
         compiler_options={"xla_backend_optimization_level": 0},  # half of the time: compiling takes most of it
     )
     found = every(state, jax.random.split(KEY, draws))
-    return {name: setting.unit ** (name != "loss") * np.float64(values) for name, values in found.items()}
+    return {name: setting.unit ** (values.ndim == 2) * np.float64(values) for name, values in found.items()}
 
 
 def error_of(values):
