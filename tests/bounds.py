@@ -168,4 +168,7 @@ def check_bounds(found, group=0, loss="elbo"):
     check_sums(found["one"], group)
     check_means(np.exp(-found["two"]), np.exp(-found["one"]))  # each x its own probability, whatever k is
     check_means(found["elbo"], found["one"])
+    below = np.exp(-found["elbo"].mean(axis=0))
+    assert all(below[np.broadcast_to(group, below.shape) == number].sum() < 1.0 for number in np.unique(group))
+    assert found["elbo"].mean() > found["two"].mean() + 0.1  # q is not the exact posterior, for which all are equal
     check_means(found["loss"][:, None], found[loss].mean(axis=1, keepdims=True))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.special
 import scipy.stats
 from binary_images import IMAGES
@@ -75,6 +76,7 @@ def check_denoising(folder, weights, *edits):
     assert np.exp(-found["elbo"].mean(axis=0)).sum() < 0.9
 
 
+@pytest.mark.slow
 def test_any_damage_gives_a_bound_of_the_clean_image(tmp_path):
     weights = weights_of_damaged(tmp_path)
     check_damages(weights)

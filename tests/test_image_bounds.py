@@ -75,6 +75,7 @@ CONDITIONAL = Setting(
 SMALLER = {"batch": {"image": every_image(17, TWO)}, "edits": (("(8, 8, 1)", "(1, 2, 1)"),)}
 DIGITS = {"digits": lambda: pictures(17, TWO, label=np.arange(8, dtype=np.int32) % 2)}
 IAF = Setting(names=DIGITS, fields={**SMALL, "flows": 2}, rules={**NORMAL, **FLOW, **LOGISTIC}, **SMALLER)
+VAE = Setting(names=DIGITS, fields=SMALL, rules={**NORMAL, **LOGISTIC}, **SMALLER)
 ANOMALY = Setting(
     names={**DIGITS, "placements": lambda normal, anomalous: anomalous},  # the scores themselves
     fields={**SMALL, "held_out": 1},
@@ -91,6 +92,7 @@ CASES = {
     "exemplar prior": ("vae_fashion", FASHION._replace(more=remembered), {"prior": "exemplar"}),
     "top-down": ("vdvae_mnist", DEEP, {}),
     "conditional": ("conditional_vae", CONDITIONAL, {}),
+    "digits": ("vae_digits", VAE, {}),
     "inverse autoregressive flow": ("iaf_digits", IAF, {}),
     "anomalies": ("vae_anomaly", ANOMALY, {}),
 }
@@ -102,7 +104,10 @@ def found(folder, case, *edits, names=(), **how):
     return drawn(folder, name, setting, edits, **fields, **how)
 
 
-@pytest.mark.parametrize("case", CASES)
+LONG = ("two layers, k = 2", "top-down")
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in LONG)) for case in CASES])
 def test_what_is_reported_bounds_the_probabilities(tmp_path, case):
     _, setting, fields = CASES[case]
     check_bounds(found(tmp_path, case), setting.group, "two" if "k" in fields else "elbo")
@@ -237,7 +242,8 @@ PLANTED = {
         SUMS,
         [("fit + prior.log_prob(z) - log_q", "fit + 0.5 * (prior.log_prob(z) - log_q)")],
     ),
-    "half a rate of the digits": ("anomalies", ELBO, [('"image"]), kl_normal', '"image"]), 0.5 * kl_normal')]),
+    "half a rate of the digits": ("digits", ELBO, [("rate = kl_normal", "rate = 0.5 * kl_normal")]),
+    "half a rate of a score": ("anomalies", ELBO, [('"image"]), kl_normal', '"image"]), 0.5 * kl_normal')]),
 }
 
 
