@@ -19,18 +19,34 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from genjax import Count, Evaluation, Experiment, Fraction, NonNegative, Out, Positive, Quantity, Stage, ema, minimize
+from genjax import (
+    Count,
+    Evaluation,
+    Experiment,
+    File,
+    Fraction,
+    NonNegative,
+    Out,
+    Positive,
+    Quantity,
+    Stage,
+    ema,
+    minimize,
+)
 from genjax.data import batches, digits, fashion_mnist, mnist
 from genjax.distributions import kl_normal_standard, sample_normal
 from genjax.likelihood.iwae import importance_sampling, normal_log_weights
 from genjax.losses.quantization import nearest_code
 from genjax.losses.variational import negative_elbo
+from genjax.metrics.latents import Layer, diagnoses
 from genjax.models.blocks import MLP
-from genjax.models.conditional import ConditionalVAE, check_labels
+from genjax.models.conditional import ConditionalVAE, check_labels, one_hot
 from genjax.models.observation import check_support, discretized_logistic
 from genjax.models.vae import DenseDecoder, DenseEncoder
+from genjax.samplers.latents import interpolate_spherical
 
 REFERENCES = 2_000  # training images that the samples are compared with, at most
 
@@ -109,6 +125,30 @@ def experiment(
         z = jnp.repeat(jax.random.normal(key, (10, latents)), classes, axis=0)
         return likelihood.mean(decode(state.params, z, jnp.tile(jnp.arange(classes), 10)))
 
+    def held_out(rows):
+        arrays = {name: jnp.asarray(array[rows]) for name, array in images.validation.arrays.items()}
+        return images.validation.prepare(arrays, jax.random.key(0))
+
+    def reconstruct(state, key):
+        batch = held_out(slice(32))
+        return jnp.stack([batch["image"], likelihood.mean(model.apply(state.params, batch["image"], batch["label"]))])
+
+    label = images.validation.arrays["label"]
+    two = np.stack([np.resize(np.flatnonzero(label == each), 2) for each in np.unique(label)[:8]])
+
+    def interpolation(state, key):  # each row of one class, from one image of it to another
+        first, last = (encode(state.params, held_out(rows))[0] for rows in two.T)
+        z = jnp.swapaxes(interpolate_spherical(first, last, 8), 0, 1).reshape(-1, latents)
+        return likelihood.mean(decode(state.params, z, jnp.repeat(jnp.asarray(label[two[:, 0]]), 8)))
+
+    def carried(state, key):  # the variance of the means within a class: what the label says is no work of z
+        batch = held_out(slice(1_000))
+        mean, log_var = encode(state.params, batch)
+        own = one_hot(batch["label"], classes)
+        centres = own.T @ mean / jnp.maximum(own.sum(axis=0), 1.0)[:, None]
+        spread = jnp.square(mean - own @ centres).mean(axis=0)
+        return {"z given the label": Layer(spread, kl_normal_standard(mean, log_var).sum(axis=-1))}
+
     shape_of = optax.warmup_cosine_decay_schedule(0.0, 1.0, steps // 50, max(steps, 1))
     adam = optax.adam(lambda step: learning_rate * shape_of(step))
     tx = optax.chain(optax.clip_by_global_norm(100.0), adam, ema(average))
@@ -126,7 +166,8 @@ def experiment(
         },
         sample=sample,
         shown=100,
-        pictures={"styles": styles},
+        pictures={"styles": styles, "reconstructions": reconstruct, "interpolation": interpolation},
+        files={"diagnostics.txt": File(carried, lambda layers: diagnoses(layers).encode())},
         select="validation/neg_elbo",
         data=images.name,
     )

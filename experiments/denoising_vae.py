@@ -26,10 +26,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, ema, minimize
+from genjax import Count, Evaluation, Experiment, File, Fraction, Out, Positive, Quantity, Stage, ema, minimize
 from genjax.data import Split, batches, digits
 from genjax.distributions import kl_normal_standard, sample_normal
 from genjax.losses.variational import negative_elbo
+from genjax.metrics.latents import Layer, diagnoses
 from genjax.metrics.psnr import psnr
 from genjax.models.blocks import MLP
 from genjax.models.observation import check_support, discretized_logistic
@@ -109,6 +110,14 @@ def experiment(
 
         return draw
 
+    def carried(state, key):  # by kind; means over 100 damages of each image, since what they do says nothing of it
+        x = jnp.asarray(data.validation.arrays["image"] / 16, jnp.float32)
+        law = lambda seen: encoder.apply(state.params["encoder"], seen)
+        laws = lambda own: {kind: law(seen) for kind, seen in damaged(x, own, noise, hidden).items()}
+        rate = lambda mean, log_var: kl_normal_standard(mean[0], log_var[0]).sum(axis=-1)  # of the first damage
+        several = jax.lax.map(laws, jax.random.split(key, 100))
+        return {kind: Layer(each[0].mean(axis=0).var(axis=0), rate(*each)) for kind, each in several.items()}
+
     rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, steps // 50, max(steps, 1))
     tx = optax.chain(optax.clip_by_global_norm(100.0), optax.adam(rate), ema(average))
     tests = damaged_splits(data.test, noise, hidden)
@@ -121,6 +130,7 @@ def experiment(
         stages=[stage],
         evaluations={"validation": Evaluation(bound, data.validation, 250, parts), **measured},
         sample=sample,
+        files={"diagnostics.txt": File(carried, lambda layers: diagnoses(layers).encode())},
         pictures={name: before_and_after(split) for name, split in tests.items()},
         select="validation/neg_elbo",
         data=data.name,

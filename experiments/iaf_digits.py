@@ -12,16 +12,31 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from genjax import BadInput, Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, ema, minimize
+from genjax import (
+    BadInput,
+    Count,
+    Evaluation,
+    Experiment,
+    File,
+    Fraction,
+    Out,
+    Positive,
+    Quantity,
+    Stage,
+    ema,
+    minimize,
+)
 from genjax.data import batches, digits
 from genjax.distributions.flows import flowed
 from genjax.distributions.latent import diagonal_normal, standard_normal
 from genjax.likelihood.iwae import importance_sampling
 from genjax.losses.variational import negative_elbo
+from genjax.metrics.latents import Layer, diagnoses
 from genjax.models.blocks import MLP
 from genjax.models.iaf import iaf, iaf_nets, init_iaf
 from genjax.models.observation import check_support, discretized_logistic
 from genjax.models.vae import VAE, DenseDecoder, DenseEncoder
+from genjax.samplers.latents import interpolate_spherical, tiles, traverse
 
 
 def experiment(
@@ -91,10 +106,30 @@ def experiment(
         code_key, pixel_key = jax.random.split(key)
         return likelihood.sample(vae.apply(state.params["vae"], prior.sample(code_key, n), method="decode"), pixel_key)
 
+    def held_out(rows):
+        return jnp.asarray(data.validation.arrays["image"][:rows] / 16, jnp.float32)
+
+    def decoded(state, z):
+        return likelihood.mean(vae.apply(state.params["vae"], z, method="decode"))
+
+    def drawn(state, rows, key):  # one draw for each image
+        return posterior(state.params, held_out(rows)).sample(key)
+
     def reconstruct(state, key):
-        images = jnp.asarray(data.validation.arrays["image"][:32] / 16, jnp.float32)
-        z, _, _ = terms(state.params, images, key)
-        return jnp.stack([images, likelihood.mean(vae.apply(state.params["vae"], z, method="decode"))])
+        return jnp.stack([held_out(32), decoded(state, drawn(state, 32, key))])
+
+    def traversal(state, key):  # a row for each latent, which goes from -3 to 3 while the others stay
+        z = drawn(state, 1, key)[0]
+        return tiles(traverse(lambda z: decoded(state, z), z, range(latents), steps=9), 9, scale=4)
+
+    def interpolation(state, key):  # eight rows, each from one digit to another
+        first, last = jnp.split(drawn(state, 16, key), 2)
+        return decoded(state, jnp.swapaxes(interpolate_spherical(first, last, 8), 0, 1).reshape(-1, latents))
+
+    def carried(state, key):  # a flow's mean is known from draws alone: 1,000 leave at most 0.001 of a variance of 1
+        keys, x = jax.random.split(key, 1_000), held_out(None)
+        means = jax.lax.map(lambda own: drawn(state, None, own), keys).mean(axis=0)
+        return {"z": Layer(means.var(axis=0), terms(state.params, x, key)[2])}
 
     shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, steps // 50, max(steps, 1))
     adam = optax.adam(lambda step: learning_rate * shape(step))
@@ -110,7 +145,8 @@ def experiment(
             "test": Evaluation(estimate, data.test, 250, {"neg_iwae": tight, **parts}, final=True),
         },
         sample=sample,
-        pictures={"reconstructions": reconstruct},
+        pictures={"reconstructions": reconstruct, "traversal": traversal, "interpolation": interpolation},
+        files={"diagnostics.txt": File(carried, lambda layers: diagnoses(layers).encode())},
         select="validation/neg_elbo",
         data=data.name,
     )

@@ -29,12 +29,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import BadInput, Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, ema, minimize
+from genjax import (
+    BadInput,
+    Count,
+    Evaluation,
+    Experiment,
+    File,
+    Fraction,
+    Out,
+    Positive,
+    Quantity,
+    Stage,
+    ema,
+    minimize,
+)
 from genjax.data import Split, batches, digits, take
 from genjax.distributions import kl_normal_standard, log_mean_exp, sample_normal
 from genjax.distributions.latent import diagonal_normal, standard_normal
 from genjax.losses.variational import negative_elbo
 from genjax.metrics.anomaly import placements
+from genjax.metrics.latents import diagnosis
 from genjax.models.blocks import MLP
 from genjax.models.conditional import check_labels
 from genjax.models.observation import check_support, discretized_logistic
@@ -103,6 +117,11 @@ def experiment(
         x = jnp.asarray(anomalies.arrays["image"][:32] / 16, jnp.float32)
         return jnp.stack([x, likelihood.mean(model.apply(state.params, x))])
 
+    def posteriors(state, key):  # of the digits that it knows
+        x = jnp.asarray(validation.arrays["image"] / 16, jnp.float32)
+        mean, log_var = model.apply(state.params, x, method="encode")
+        return mean, log_var, jax.random.normal(key, mean.shape)
+
     shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, steps // 50, max(steps, 1))
     adam = optax.adam(lambda step: learning_rate * shape(step))
     tx = optax.chain(optax.clip_by_global_norm(100.0), adam, ema(average))
@@ -122,6 +141,7 @@ def experiment(
         },
         sample=sample,
         pictures={"reconstructions": reconstruct},
+        files={"diagnostics.txt": File(posteriors, lambda arrays: diagnosis(*arrays).encode())},
         select="validation/neg_elbo",
         data=f"{data.name} without {held_out}",
     )

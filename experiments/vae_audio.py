@@ -10,7 +10,8 @@ Measured: test -log p(spectrogram) <= 4.121 ± 0.061 bits/dim (N=300, ema, step 
 The numbers are of the pictures, 128 frequencies x 80 frames of 256 levels: -log p of a spectrogram rounded to levels,
 and not of the waveform, of which the phase is left out.  The sounds in samples.wav are the means of the decoder for z
 from the prior, with phases found by Griffin and Lim's search; reconstructions.wav has each recording, from its own
-spectrogram by the same search, before its reconstruction.
+spectrogram by the same search, before its reconstruction; interpolation.wav goes from one recording to another, the
+first row of the picture of that name.
 """
 
 import jax
@@ -43,6 +44,7 @@ from genjax.metrics.latents import diagnosis
 from genjax.models.observation import discretized_logistic
 from genjax.models.vae import VAE, ConvolutionalDecoder, ConvolutionalEncoder
 from genjax.report.wav import wav_file
+from genjax.samplers.latents import interpolate_spherical
 
 HEARD, RATE = 8, 8_000
 
@@ -119,6 +121,11 @@ def experiment(
     def heard_in_turn(pairs):  # each recording, then its reconstruction
         return wav_file(sounds_of(np.swapaxes(pairs, 0, 1).reshape(-1, *shape)), RATE)
 
+    def interpolation(state, key):  # four rows, each from one recording to another
+        first, last = jnp.split(model.apply(state.params, shown(8), method="encode")[0], 2)
+        z = interpolate_spherical(first, last, HEARD)
+        return means(state, jnp.swapaxes(z, 0, 1).reshape(-1, latents))
+
     def posteriors(state, key):
         mean, log_var = model.apply(state.params, shown(1_000), method="encode")
         return mean, log_var, jax.random.normal(key, mean.shape)
@@ -141,10 +148,11 @@ def experiment(
         },
         sample=sample,
         shown=16,
-        pictures={"means": drawn, "reconstructions": reconstruct},
+        pictures={"means": drawn, "reconstructions": reconstruct, "interpolation": interpolation},
         files={
             "samples.wav": File(drawn, lambda images: wav_file(sounds_of(images), RATE)),
             "reconstructions.wav": File(reconstruct, heard_in_turn),
+            "interpolation.wav": File(interpolation, lambda images: wav_file(sounds_of(images[:HEARD]), RATE)),
             "diagnostics.txt": File(posteriors, lambda arrays: diagnosis(*arrays).encode()),
         },
         select="validation/neg_elbo",

@@ -114,10 +114,19 @@ def experiment(
 
     held_out = {name: jnp.asarray(array[: 2 * WALKS]) for name, array in data.validation.arrays.items()}
 
-    def walk(state, key):  # from the mean of one held-out name to that of the next, the most likely letters of each
+    def likely(logits, counts, key):
+        return jnp.argmax(logits)
+
+    def reconstruct(state, key):  # the most likely letters, one after the other, of each name's mean
+        return held_out["tokens"], written(state.params, encode(state.params, held_out)[0], key, likely)
+
+    def told_pairs(arrays):
+        pairs = zip(*([spelt(row) for row in rows] for rows in arrays), strict=True)
+        return ("\n".join(f"{given} -> {found}" for given, found in pairs) + "\n").encode()
+
+    def walk(state, key):  # from the mean of one held-out name to that of another, likely letters of each point
         first, last = jnp.split(encode(state.params, held_out)[0], 2)
         z = jnp.swapaxes(interpolate_spherical(first, last, POINTS), 0, 1).reshape(-1, latents)
-        likely = lambda logits, counts, key: jnp.argmax(logits)
         return held_out["tokens"], written(state.params, z, key, likely)
 
     def told_walks(arrays):
@@ -146,6 +155,7 @@ def experiment(
         sample=sample,
         formats={".txt": lambda rows: ("\n".join(map(spelt, rows)) + "\n").encode()},
         files={
+            "reconstructions.txt": File(reconstruct, told_pairs),
             "walks.txt": File(walk, told_walks),
             "diagnostics.txt": File(posteriors, lambda arrays: diagnosis(*arrays).encode()),
         },

@@ -4,6 +4,7 @@ import doctest
 import sys
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +19,9 @@ from genjax.checkpoint import seals
 from genjax.data import Split, digits, make_dataset, scaled
 from genjax.errors import BadInput, Preempted
 from genjax.fields import load
+from genjax.models.blocks import MLP
 from genjax.models.conditional import ConditionalVAE, check_labels, one_hot
+from genjax.models.vae import DenseDecoder, DenseEncoder
 from genjax.train import Options
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
@@ -181,12 +184,49 @@ def test_conditional_vae():
     nearest = np.square(images.mean(axis=1)[:, None] - means[None]).sum(-1).argmin(-1)
     assert (nearest == np.arange(10)).sum() >= 8  # a row is of its class: chance would be right once
     assert experiment.pictures["styles"](state, KEY).shape == (100, 8, 8, 1)
+    check_conditional_looks(experiment, state)
+    rejects(check_conditional_looks, experiment, state._replace(params=jax.tree.map(jnp.zeros_like, state.params)))
+
+
+def check_conditional_looks(experiment, state):
+    """Reconstructions are nearer to their own image than to others; a walk stays with its class, its ends apart."""
+    shown, made = np.asarray(experiment.pictures["reconstructions"](state, KEY)).reshape(2, 32, 64)
+    apart = np.square(made[:, None] - shown[None]).sum(-1)
+    assert (np.diag(apart) < 0.9 * apart.mean(axis=1)).sum() > 28
+    walks = np.asarray(experiment.pictures["interpolation"](state, KEY)).reshape(8, 8, 64)
+    real, label = (digits().train.arrays[name] for name in ("image", "label"))
+    means = np.stack([real[label == digit].mean(axis=0).reshape(64) / 16 for digit in range(10)])
+    classes = np.square(walks.mean(axis=1)[:, None] - means[None]).sum(-1).argmin(-1)
+    assert (classes == np.arange(8)).sum() >= 7 and np.abs(walks[:, 0] - walks[:, -1]).max() > 1e-3
+
+
+def test_what_the_label_says_is_no_work_of_z():
+    """An encoder that sees the label and nothing of the image is a collapse, though its means move over the set."""
+    experiment = function("conditional_vae")(**SMALL, steps=1_000)
+    _, _, state = updates(experiment.stages[0], 50)
+
+    def changed(path, leaf, image):  # channel 0 of 11 is the image
+        first = "/".join(entry.key for entry in path) == "params/encoder/hidden/layer_0/kernel"
+        return 5.0 * leaf.reshape(64, 11, -1).at[:, 0].multiply(image).reshape(leaf.shape) if first else leaf
+
+    of = lambda image: jax.tree_util.tree_map_with_path(lambda path, leaf: changed(path, leaf, image), state.params)
+    seeing, blind = (state._replace(params=of(image)) for image in (1.0, 0.0))
+    hidden = MLP((16, 16), nn.relu)
+    model = ConditionalVAE(DenseEncoder(4, hidden), DenseDecoder((8, 8, 1), 2, MLP((16, 16), nn.relu)), 10)
+    rows = {name: jnp.asarray(array) for name, array in digits().validation.arrays.items()}
+    means = model.apply(blind.params, rows["image"] / 16.0, rows["label"], method="encode")[0]
+    assert float(means.var(axis=0).max()) > 0.01
+    assert "z given the label: active_units 0 of" not in diagnosed(experiment, seeing)
+    told = diagnosed(experiment, blind)
+    assert told.startswith("z given the label: warning: posterior collapse: none of 4 latents")
+
+
+def diagnosed(experiment, state):
+    file = experiment.files["diagnostics.txt"]
+    return file.encode(jax.device_get(jax.jit(file.draw)(state, KEY))).decode()
 
 
 def test_the_label_reaches_encoder_and_decoder():
-    from genjax.models.blocks import MLP
-    from genjax.models.vae import DenseDecoder, DenseEncoder
-
     model = ConditionalVAE(DenseEncoder(3, MLP((8,))), DenseDecoder((2, 2, 1), 1, MLP((8,))), 4)
     x, labels = jnp.ones((4, 2, 2, 1)), jnp.arange(4)
     params = model.init(KEY, x, labels)
@@ -252,6 +292,7 @@ def test_vae_anomaly():
     assert len(sets["auroc"]) == 178  # all zeros of the set
     areas = {name: values.mean() for name, values in measured(experiment.evaluations["auroc"], state, 178).items()}
     assert set(areas) == {"neg_elbo", "neg_iwae", "reconstruction", "rate"}
+    assert "active_units" in diagnosed(experiment, state)
     assert areas["neg_elbo"] > 0.8 and areas["neg_iwae"] > 0.8  # chance is 0.5
     assert np.isfinite(last["loss"])
 
@@ -273,6 +314,12 @@ def test_denoising_vae():
         assert found["filter"].mean() > found["damaged"].mean()  # the filter is worth comparing with
         assert experiment.pictures[kind](state, KEY).shape == (2, 32, 8, 8, 1)
     assert experiment.sample(state, KEY, 3).shape == (3, 8, 8, 1)
+    loud = {**state.params, "encoder": jax.tree.map(lambda leaf: 2.0 * leaf, state.params["encoder"])}
+    told = diagnosed(experiment, state._replace(params=loud))
+    assert told.startswith("low: ") and all(f"{kind}: active_units" in told for kind in ("noise", "mask", "low"))
+    assert "noise: active_units 0 of" not in told
+    blind = {**state.params, "encoder": jax.tree.map(jnp.zeros_like, state.params["encoder"])}
+    assert diagnosed(experiment, state._replace(params=blind)).count("warning: posterior collapse: none of 4") == 3
 
 
 def check_damages(damaged):

@@ -173,6 +173,30 @@ def test_warm_up_longer_than_training(monkeypatch, name):
     loaded(monkeypatch, name, warm_up=30, steps=0)  # nothing is trained
 
 
+def check_pairs(draw):
+    """Every held-out name, and what the decoder makes of its mean: a step of training away from another state's."""
+    given, found = draw()
+    assert given.shape[0] == found.shape[0] == 24
+    assert [row.tolist() for row in given] == names(0).validation.arrays["tokens"][:24].tolist()
+    assert np.ptp(found, axis=0).max() > 0  # names of different means differ
+
+
+def test_reconstructed_names(monkeypatch):
+    experiment = loaded(monkeypatch, "vae_text")
+    file, state = experiment.files["reconstructions.txt"], started(experiment)
+    loud = jax.tree.map(lambda leaf: 3.0 * leaf, state.params)
+    draw = lambda params: jax.device_get(jax.jit(file.draw)(state._replace(params=params), KEY))
+    arrays = draw(loud)
+    check_pairs(lambda: arrays)
+    rejects(check_pairs, lambda: arrays[::-1])
+    rejects(check_pairs, lambda: (arrays[0], draw(jax.tree.map(jnp.zeros_like, loud))[1]))
+    lines = file.encode(arrays).decode().splitlines()
+    assert len(lines) == 24 and lines[0].startswith("annaa -> ")
+    walks = experiment.files["walks.txt"]
+    starts = jax.device_get(jax.jit(walks.draw)(state._replace(params=loud), KEY))[1][::8]
+    np.testing.assert_array_equal(starts, arrays[1][:12])  # each walk starts where its name is reconstructed
+
+
 def test_spoken_digits(tmp_path):
     """Every file of the experiment is written from its untrained state; the sounds are as long as they should be."""
     for digit in range(10):
@@ -184,11 +208,16 @@ def test_spoken_digits(tmp_path):
     small = {"latents": 2, "channels": 2, "width": 4, "frames": 16, "batch_size": 4, "steps": 5, "warm_up": 2}
     experiment = module.experiment(str(tmp_path), **small)
     state = started(experiment)
-    for name, count in (("samples.wav", 8), ("reconstructions.wav", 16)):
+    for name, count in (("samples.wav", 8), ("reconstructions.wav", 16), ("interpolation.wav", 8)):
         file = experiment.files[name]
         with wave.open(io.BytesIO(file.encode(jax.device_get(jax.jit(file.draw)(state, KEY))))) as sound:
             assert sound.getparams()[:3] == (1, 2, 8_000)
             assert sound.getnframes() == count * 16 * 64 + (count - 1) * 2_000
+    walk = np.asarray(jax.jit(experiment.pictures["interpolation"])(state, KEY))
+    pairs = np.asarray(jax.jit(experiment.pictures["reconstructions"])(state, KEY))[1]
+    np.testing.assert_allclose(
+        walk.reshape(4, 8, *walk.shape[1:])[:, [0, -1]].swapaxes(0, 1).reshape(pairs.shape), pairs, atol=1e-5
+    )
     found = measured(experiment, state)
     np.testing.assert_allclose(found["bits"] * np.log(2), found["neg_elbo"], rtol=1e-5)
     np.testing.assert_array_equal(found["pixels"], np.full(10, 128 * 16))

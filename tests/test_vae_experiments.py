@@ -315,6 +315,11 @@ def test_iaf_digits():
     batch = test.split.prepare({"image": jnp.asarray(test.split.arrays["image"])}, KEY)
     found = {name: float(values.mean()) for name, values in jax.jit(test.measure)(state, batch, KEY).items()}
     assert found["neg_iwae"] < found["neg_elbo"] == pytest.approx(found["rate"] + found["distortion"], rel=1e-5)
+    drawn = {name: jax.jit(picture)(state, KEY).shape for name, picture in experiment.pictures.items()}
+    assert drawn == {"reconstructions": (2, 32, 8, 8, 1), "traversal": (1, 128, 288, 1), "interpolation": (64, 8, 8, 1)}
+    assert "z: active_units 0 of" not in diagnosed(experiment, state)
+    blind = {"vae": zeroed(state.params["vae"], "encoder"), "flow": state.params["flow"]}
+    assert diagnosed(experiment, state._replace(params=blind)).startswith("z: warning: posterior collapse: none of 4")
     for field, message in ({"flows": -1}, "flows = -1"), ({"latents": 1}, "dims = 1"):
         with pytest.raises(BadInput, match=message):
             stage = file.function(**field).stages[0]
