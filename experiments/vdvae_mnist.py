@@ -4,8 +4,9 @@ Paper:    Child, Very Deep VAEs, 2021, arXiv:2011.10650 (the blocks; it has no n
           Variational Autoencoders, 2016, arXiv:1602.02282.  A convolutional ladder: 78.30 nats (importance sampling)
 Command:  genjax train experiments/vdvae_mnist.py                                                             (GPU)
           genjax train experiments/vdvae_mnist.py --width 16 --latents 4 --blocks 1 2 2 1 --steps 5000        (CPU)
-Cost:     the CPU form: about 0.4 s of processor time an update; the other: not measured
-Measured: not run
+Cost:     the CPU form: 42 min on one CPU core that was shared at times; the other: not measured
+Measured: the CPU form: test -log p(x) <= 92.59 ± 0.21 nats (k=100), ELBO 97.77 ± 0.23 (N=10,000, ema, step 5,000),
+          2026-11-24
 
 As published: bottlenecks of two 3x3 between two 1x1 convolutions behind GELUs, priors that start as N(0, 1), what a
 block adds scaled by sqrt(1 / layers) at the start, AdamW with decays 0.9 and 0.9, gradients clipped at norm 200, and a

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from genjax.fields import NonNegative as NonNegative
     from genjax.fields import Positive as Positive
     from genjax.learners import Player as Player
+    from genjax.learners import adjusted as adjusted
     from genjax.learners import alternate as alternate
     from genjax.learners import minimize as minimize
     from genjax.learners import repeat as repeat
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 # in reading order
 _HOMES = {
     "types": ("State", "Out", "Loss", "Learner", "Stage", "Source", "Batch", "Key", "Params"),
-    "learners": ("minimize", "alternate", "Player", "repeat"),
+    "learners": ("minimize", "alternate", "Player", "repeat", "adjusted"),
     "averages": ("ema", "averaged"),
     "evaluate": ("Evaluation", "Quantity"),
     "experiment": ("Experiment", "File", "Text"),

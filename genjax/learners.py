@@ -1,7 +1,8 @@
 """Learners: a loss and an optimizer become two pure functions, `init` and `update`.
 
 `minimize` is gradient descent on one loss.  `alternate` lets several players descend their own losses in turn
-(Goodfellow et al. 2014, Algorithm 1).  `repeat` does k updates in one compiled scan.
+(Goodfellow et al. 2014, Algorithm 1).  `repeat` does k updates in one compiled scan, and `adjusted` changes the
+state before each.
 
 Three rules hold for every learner.  The key of an update is fold_in(stage key, state.step), so that a restart needs no
 stored key.  The loss gives one number per example and the update takes the mean, weighted by batch["mask"] where there
@@ -180,6 +181,29 @@ def repeat(learner: Learner, k: int) -> Learner:
         return inner._replace(step=state.step + 1), jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
 
     return Learner(lambda key, batch: learner.init(key, jax.tree.map(lambda x: x[0], split(batch, k))), update)
+
+
+def adjusted(learner: Learner, adjust: Callable[[State, Batch], State]) -> Learner:
+    """The same learner, whose state is changed before every update by what is no gradient: offsets, for example.
+
+    Args:
+      learner: whose updates follow.
+      adjust: (state, batch) -> state of the same structure, shapes and dtypes.
+
+    Returns:
+      A Learner.
+
+    Raises:
+      Nothing of its own.
+
+    Example:
+      >>> import jax
+      >>> count = Learner(lambda key, batch: State(0, 1.0), lambda state, batch, key: (state, {}))
+      >>> doubled = adjusted(count, lambda state, batch: state._replace(params=2 * state.params))
+      >>> doubled.update(State(0, 1.0), {}, jax.random.key(0))[0].params
+      2.0
+    """
+    return Learner(learner.init, lambda state, batch, key: learner.update(adjust(state, batch), batch, key))
 
 
 def _turn(name: str, player: Player, state: State, batch: Batch, key: Key) -> tuple[State, Metrics]:

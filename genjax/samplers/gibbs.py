@@ -1,0 +1,114 @@
+"""Block Gibbs sampling of two sides that are each independent given the other: v -> h -> v, again and again.
+
+A chain is a function of arrays and a key.  `step` draws all hidden units given the visible ones, then all visible ones
+given those; each half-step has a key of its own.  The law p(v, h) is invariant: a v drawn from p(v) stays so.
+
+Source: Geman and Geman, Stochastic Relaxation, Gibbs Distributions, and the Bayesian Restoration of Images, 1984,
+https://doi.org/10.1109/TPAMI.1984.4767596.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from genjax.errors import BadInput
+from genjax.types import Array, Key
+
+Draw = Callable[[jax.Array, Key], jax.Array]  # units of one side, key -> units of the other
+Step = Callable[[jax.Array, Key], jax.Array]  # v, key -> v
+
+
+def block_gibbs(draw_hidden: Draw, draw_visible: Draw) -> Step:
+    """One step of the chain, v -> h -> v.
+
+    Args:
+      draw_hidden: (v [B, D], key) -> h [B, H].
+      draw_visible: (h [B, H], key) -> v [B, D].
+
+    Returns:
+      (v, key) -> v.
+
+    >>> step = block_gibbs(lambda v, key: 1 - v, lambda h, key: h)
+    >>> step(jnp.array([[0.0, 1.0]]), jax.random.key(0)).tolist()
+    [[1.0, 0.0]]
+    """
+
+    def step(v: jax.Array, key: Key) -> jax.Array:
+        hidden_key, visible_key = jax.random.split(key)
+        return draw_visible(draw_hidden(v, hidden_key), visible_key)
+
+    return step
+
+
+def clamped(step: Step, known: Array, mask: Array) -> Step:
+    """A step after which the units under `mask` have their known values again: sampling from p(v_rest | v_known).
+
+    Args:
+      step: of the free chain, whose visible units are independent given the hidden ones.
+      known: [B, D]; only what is under the mask is looked at.
+      mask: [B, D] or [D] booleans, True where a unit is known.
+
+    Returns:
+      (v, key) -> v.
+
+    >>> step = clamped(lambda v, key: 1 - v, jnp.array([[1.0, 1.0]]), jnp.array([True, False]))
+    >>> step(jnp.array([[1.0, 1.0]]), jax.random.key(0)).tolist()
+    [[1.0, 0.0]]
+    """
+    return lambda v, key: jnp.where(mask, known, step(v, key))
+
+
+def run_chain(step: Step, v: Array, key: Key, steps: int) -> jax.Array:
+    """The state after some steps; the i-th has the key fold_in(key, i).
+
+    Args:
+      step: (v, key) -> v.
+      v: where the chains begin, [B, D].
+      key: of the run.
+      steps: k, at least 1.
+
+    Returns:
+      [B, D].
+
+    Raises:
+      BadInput: no steps, or no chains.
+
+    >>> run_chain(lambda v, key: v + 1, jnp.zeros((1, 2)), jax.random.key(0), 3).tolist()
+    [[3.0, 3.0]]
+    """
+    if steps < 1:
+        raise BadInput(f"k = {steps}", "allowed: Gibbs steps, at least 1")
+    if jnp.ndim(v) != 2 or not len(v):
+        raise BadInput(f"chains of shape {list(jnp.shape(v))}", "allowed: [B, D], at least one chain")
+    v = jnp.asarray(v)
+    if steps == 1:
+        return step(v, jax.random.fold_in(key, 0))
+    return jax.lax.fori_loop(0, steps, lambda i, v: step(v, jax.random.fold_in(key, i)), v)
+
+
+def along_chain(step: Step, v: Array, key: Key, looks: int, between: int) -> jax.Array:
+    """What the chains look like every `between` steps: for a picture of how they mix.
+
+    Args:
+      step, v, key: as in `run_chain`.
+      looks: how many times, at least 1.
+      between: steps before each look, at least 1.
+
+    Returns:
+      [looks, B, D].
+
+    Raises:
+      BadInput: as `run_chain`; no looks.
+
+    >>> along_chain(lambda v, key: v + 1, jnp.zeros((1, 1)), jax.random.key(0), 3, 2).ravel().tolist()
+    [2.0, 4.0, 6.0]
+    """
+    if looks < 1:
+        raise BadInput(f"looks = {looks}", "allowed: whole numbers from 1")
+
+    def look(v: jax.Array, i: jax.Array) -> tuple[jax.Array, jax.Array]:
+        v = run_chain(step, v, jax.random.fold_in(key, i), between)
+        return v, v
+
+    return jax.lax.scan(look, jnp.asarray(v), jnp.arange(looks))[1]

@@ -1,0 +1,409 @@
+"""Restricted Boltzmann machines: everything against enumeration of all states in float64 NumPy."""
+
+import itertools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.special
+import scipy.stats
+from planted import rejects
+
+from genjax.cli import main
+from genjax.errors import BadInput
+from genjax.learners import adjusted, minimize
+from genjax.likelihood.ais import (
+    annealed_importance_sampling,
+    enumerated_log_partition,
+    reverse_annealing,
+    temperatures,
+)
+from genjax.losses.energy import phase_difference, sparsity
+from genjax.models.rbm import RBM, followed, gibbs_step, machine, recentred
+from genjax.samplers.gibbs import along_chain, block_gibbs, clamped, run_chain
+from genjax.types import Out
+
+KEY, D, H = jax.random.key(0), 4, 3
+states = lambda n: np.array([*itertools.product((0.0, 1.0), repeat=n)])
+V, HIDDEN = states(D), states(H)
+
+
+def lively(centred=True, seed=0, scale=1.0):
+    """A machine of 4 x 3 units with weights of size `scale` and offsets that are no means of anything."""
+    draw = np.random.default_rng(seed)
+    real = lambda *shape: draw.normal(size=shape).astype(np.float32)
+    variables = {"params": {"weight": np.float32(scale) * real(D, H), "visible": real(D), "hidden": real(H)}}
+    if centred:
+        even = lambda n: draw.uniform(0.1, 0.9, size=n).astype(np.float32)
+        variables["offsets"] = {"visible": even(D), "hidden": even(H)}
+    return RBM(D, H, centred), variables
+
+
+def table(variables):
+    """E(v, h) of all states, [16, 8], by the definition."""
+    w, b, c = (np.float64(variables["params"][name]) for name in ("weight", "visible", "hidden"))
+    offsets = variables.get("offsets", {"visible": np.zeros(D), "hidden": np.zeros(H)})
+    v, h = V - np.float64(offsets["visible"]), HIDDEN - np.float64(offsets["hidden"])
+    return -(v @ b)[:, None] - (h @ c)[None] - v @ w @ h.T
+
+
+def law(variables):
+    """p(v) of all 16 states, and log Z."""
+    log_p = scipy.special.logsumexp(-table(variables), axis=1)
+    return np.exp(log_p - scipy.special.logsumexp(log_p)), scipy.special.logsumexp(log_p)
+
+
+# -- energies ----------------------------------------------------------------------------------------------------------
+
+
+def check_energies(of):
+    """Energy, both free energies and both conditionals of every state; log Z by v, by h and by both."""
+    for centred in (False, True):
+        model, variables = lively(centred)
+        exact, (_, log_z) = table(variables), law(variables)
+        found = of(model, variables)
+        pairs = np.repeat(V, 8, axis=0), np.tile(HIDDEN, (16, 1))
+        energy = model.apply(variables, *map(jnp.float32, pairs), method="energy")
+        np.testing.assert_allclose(energy, exact.ravel(), atol=1e-5)
+        np.testing.assert_allclose(
+            found.free_energy(jnp.float32(V)), -scipy.special.logsumexp(-exact, axis=1), atol=1e-5
+        )
+        np.testing.assert_allclose(
+            found.hidden_free_energy(jnp.float32(HIDDEN)), -scipy.special.logsumexp(-exact, axis=0), atol=1e-5
+        )
+        joint = np.exp(-exact - log_z)
+        given_v, given_h = joint / joint.sum(1, keepdims=True), joint / joint.sum(0, keepdims=True)
+        np.testing.assert_allclose(jax.nn.sigmoid(found.hidden_logits(jnp.float32(V))), given_v @ HIDDEN, atol=1e-5)
+        np.testing.assert_allclose(jax.nn.sigmoid(found.visible_logits(jnp.float32(HIDDEN))), given_h.T @ V, atol=1e-5)
+        for log_partition in (
+            enumerated_log_partition(found.free_energy, D),
+            enumerated_log_partition(found.hidden_free_energy, H),
+            jax.nn.logsumexp(-energy),
+        ):
+            np.testing.assert_allclose(log_partition, log_z, rtol=1e-5)
+
+
+def test_energies():
+    check_energies(machine)
+
+
+ENERGY_MUTANTS = {
+    "no offset of h": lambda of: of._replace(
+        free_energy=lambda v: of.free_energy(v) + 0.1 * of.hidden_logits(v).sum(-1)
+    ),
+    "the other sign": lambda of: of._replace(hidden_free_energy=lambda h: -of.hidden_free_energy(h)),
+    "no visible bias": lambda of: of._replace(visible_logits=lambda h: of.visible_logits(h, 1.0, jnp.zeros(D)) - 0.1),
+}
+
+
+@pytest.mark.parametrize("mutant", ENERGY_MUTANTS.values(), ids=ENERGY_MUTANTS)
+def test_energies_reject(mutant):
+    rejects(check_energies, lambda *given: mutant(machine(*given)))
+
+
+def test_enumeration_in_chunks():
+    """15 units in 8 chunks: independent units of log-odds b have log Z = sum log(1 + exp(b))."""
+    b = np.random.default_rng(0).normal(size=15)
+    found = enumerated_log_partition(lambda v: -(v @ jnp.float32(b)), 15)
+    np.testing.assert_allclose(found, np.log1p(np.exp(b)).sum(), rtol=1e-5)
+
+
+def check_recentred(recentred):
+    """p(v) does not move with the offsets."""
+    _, variables = lively()
+    moved = recentred(variables, jnp.linspace(0.0, 1.0, D), jnp.linspace(1.0, 0.0, H))
+    assert np.abs(moved["offsets"]["visible"] - variables["offsets"]["visible"]).max() > 0.1
+    np.testing.assert_allclose(law(moved)[0], law(variables)[0], atol=1e-5)
+
+
+def test_recentred():
+    check_recentred(recentred)
+    rejects(
+        check_recentred, lambda variables, *offsets: recentred(variables, *offsets) | {"params": variables["params"]}
+    )
+    model, variables = lively()
+    new = followed(model, variables, jnp.float32(V), 0.25)
+    np.testing.assert_allclose(law(new)[0], law(variables)[0], atol=1e-5)
+    np.testing.assert_allclose(new["offsets"]["visible"], 0.75 * variables["offsets"]["visible"] + 0.125, rtol=1e-5)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def exact_samples(variables, count, seed=0):
+    return jnp.float32(V[np.random.default_rng(seed).choice(16, size=count, p=law(variables)[0])])
+
+
+def check_phases(phase_difference):
+    """Its gradient with 200,000 exact samples is that of the exact -log p of three images: within 5 standard errors."""
+    model, variables = lively()
+    data, samples = jnp.float32(V[[3, 9, 14]]), exact_samples(variables, 200_000)
+    offsets = {"offsets": variables["offsets"]}
+
+    def exact(params):
+        of = machine(model, {"params": params, **offsets})
+        return jnp.mean(of.free_energy(data)) + enumerated_log_partition(of.hidden_free_energy, H)
+
+    def phases(params):
+        return jnp.mean(phase_difference(machine(model, {"params": params, **offsets}).free_energy, data, samples))
+
+    expected, found = jax.grad(exact)(variables["params"]), jax.grad(phases)(variables["params"])
+    assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(expected)) > 0.1
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, atol=5 / np.sqrt(200_000)), expected, found)
+
+
+def test_the_gradient_is_the_difference_of_phases():
+    check_phases(phase_difference)
+    rejects(check_phases, lambda free, data, samples: free(data))
+    rejects(check_phases, lambda free, data, samples: phase_difference(free, data, samples[:, ::-1]))
+    rejects(check_phases, lambda free, data, samples: -phase_difference(free, data, samples))
+
+
+def test_the_centred_gradient_is_that_of_the_paper():
+    """<(v - mu)(h - lambda)'> of the samples less that of the data, h by its probability (algorithm 1)."""
+    model, variables = lively()
+    data, samples = jnp.float32(V[[3, 9]]), jnp.float32(V[[1, 8, 12]])
+    of, mu, lam = machine(model, variables), *(variables["offsets"][name] for name in ("visible", "hidden"))
+    phase = lambda v: np.mean(
+        [np.outer(x - mu, jax.nn.sigmoid(h) - lam) for x, h in zip(v, of.hidden_logits(v), strict=True)], axis=0
+    )
+    loss = lambda params: jnp.mean(
+        phase_difference(machine(model, {**variables, "params": params}).free_energy, data, samples)
+    )
+    np.testing.assert_allclose(jax.grad(loss)(variables["params"])["weight"], phase(samples) - phase(data), atol=1e-6)
+
+
+def test_the_bias_of_cd_falls_with_k():
+    """The expected gradient of CD-k, by 100,000 chains, nears the exact one: k = 1, 4, 32."""
+    model, variables = lively(seed=1)
+    of, data = machine(model, variables), jnp.float32(np.tile(V[[3, 9, 14, 6]], (25_000, 1)))
+
+    def weight_gradient(samples):
+        loss = lambda params: jnp.mean(
+            phase_difference(machine(model, {**variables, "params": params}).free_energy, data[:4], samples)
+        )
+        return np.asarray(jax.grad(loss)(variables["params"])["weight"])
+
+    exact = weight_gradient(exact_samples(variables, 400_000))
+    chains = jax.jit(
+        lambda k: jax.lax.fori_loop(0, k, lambda i, v: gibbs_step(of)(v, jax.random.fold_in(KEY, i)), data)
+    )
+    biases = [np.linalg.norm(weight_gradient(chains(k)) - exact) for k in (1, 4, 32)]
+    assert biases[0] > 1.5 * biases[1] > 1.5 * biases[2] and biases[2] < 0.02
+
+
+def test_sparsity():
+    """By hand: two units of activity 0.5 and 0.1, target 0.1: KL(0.1 || 0.5) = 0.3681."""
+    activity = jnp.array([[0.2, 0.1], [0.8, 0.1]])
+    assert float(sparsity(activity, 0.1)) == pytest.approx(0.1 * np.log(0.2) + 0.9 * np.log(1.8), rel=1e-5)
+
+
+# -- chains ------------------------------------------------------------------------------------------------------------
+
+
+def chi_square(samples, probability):
+    counts = np.bincount(np.asarray(samples, int) @ [8, 4, 2, 1], minlength=16)
+    return scipy.stats.chisquare(counts, probability * len(samples)).pvalue
+
+
+def check_invariance(step_of):
+    """40,000 chains that start at p(v) are at p(v) after three steps: chi-square, p > 1e-4."""
+    model, variables = lively()
+    step, start = step_of(machine(model, variables)), exact_samples(variables, 40_000)
+    end = jax.jit(lambda v: run_chain(step, v, KEY, 3))(start)
+    assert chi_square(end, law(variables)[0]) > 1e-4
+    assert float(jnp.mean(jnp.abs(end - start))) > 0.1
+
+
+def one_key(of):
+    """Both half-steps with the same key."""
+    return lambda v, key: block_gibbs(
+        lambda v, _: (jax.random.uniform(key, (len(v), D))[:, :H] < jax.nn.sigmoid(of.hidden_logits(v))).astype(
+            v.dtype
+        ),
+        lambda h, _: (jax.random.uniform(key, (len(h), D)) < jax.nn.sigmoid(of.visible_logits(h))).astype(h.dtype),
+    )(v, key)
+
+
+def test_gibbs_leaves_the_law_where_it_is():
+    check_invariance(gibbs_step)
+    rejects(check_invariance, one_key)
+    rejects(check_invariance, lambda of: gibbs_step(of, 0.9))
+    rejects(check_invariance, lambda of: lambda v, key: v)
+
+
+def test_clamped_chains_have_the_conditional_law():
+    """p(v_3, v_4 | v_1 = 1, v_2 = 0) by 40,000 chains of 30 steps."""
+    model, variables = lively()
+    known, mask = jnp.array([[1.0, 0.0, 0.0, 0.0]]), jnp.array([True, True, False, False])
+    step = clamped(gibbs_step(machine(model, variables)), known, mask)
+    end = jax.jit(lambda v: run_chain(step, v, KEY, 30))(jnp.tile(known, (40_000, 1)))
+    wanted = law(variables)[0][8:12]
+    counts = np.bincount(np.asarray(end, int)[:, 2:] @ [2, 1], minlength=4)
+    assert np.all(np.asarray(end)[:, :2] == [1, 0])
+    assert scipy.stats.chisquare(counts, wanted / wanted.sum() * 40_000).pvalue > 1e-4
+
+
+def test_looks_are_steps_apart():
+    model, variables = lively()
+    step, start = gibbs_step(machine(model, variables)), jnp.float32(V)
+    seen = along_chain(step, start, KEY, 3, 2)
+    first = run_chain(step, start, jax.random.fold_in(KEY, 0), 2)
+    np.testing.assert_array_equal(seen[0], first)
+    np.testing.assert_array_equal(seen[1], run_chain(step, first, jax.random.fold_in(KEY, 1), 2))
+
+
+# -- annealing ---------------------------------------------------------------------------------------------------------
+
+BASE = jnp.array([0.3, -0.5, 0.1, 0.8])
+
+
+def walk(variables, model, step=gibbs_step):
+    of = machine(model, variables)
+    return (
+        of.base_log_partition(BASE),
+        lambda v, beta: of.free_energy(v, beta, BASE),
+        lambda v, beta, key: step(of, beta, BASE)(v, key),
+    )
+
+
+def check_annealing(forward, reverse, runs=200, chains=20):
+    """200 runs of 20 chains and 8 temperatures: E w = Z / Z_0, E 1/w = Z_0 / Z (5 standard errors), the means of both
+    estimates bracket log Z within 0.2 nats, and within 3 standard errors at least 95 % of the runs do."""
+    model, variables = lively(seed=2, scale=3.0)
+    betas, (_, log_z) = temperatures((8, 1.0)), law(variables)
+    base, free_energy, transition = walk(variables, model)
+
+    def run(key, exact):
+        start = jax.random.bernoulli(key, jnp.broadcast_to(jax.nn.sigmoid(BASE), (chains, D))).astype(jnp.float32)
+        there = forward(free_energy, transition, start, base, betas, jax.random.fold_in(key, 1))
+        return there, reverse(free_energy, transition, exact, base, betas, jax.random.fold_in(key, 2))
+
+    exact = exact_samples(variables, runs * chains).reshape(runs, chains, D)
+    low, high = jax.jit(jax.vmap(run))(jax.random.split(KEY, runs), exact)
+    for estimate, ratio in ((low, log_z - base), (high, base - log_z)):
+        w = np.exp(np.float64(estimate.log_weights) - float(ratio)).ravel()
+        assert abs(w.mean() - 1) < 5 * w.std() / np.sqrt(w.size)
+        assert np.all((estimate.effective >= 1) & (estimate.effective <= chains + 1e-3))
+    assert log_z - 0.2 < low.value.mean() < log_z < high.value.mean() < log_z + 0.2
+    inside = (low.value - 3 * low.standard_error <= log_z) & (log_z <= high.value + 3 * high.standard_error)
+    assert inside.mean() >= 0.95
+
+
+def test_annealing():
+    check_annealing(annealed_importance_sampling, reverse_annealing)
+
+
+def shifted(estimate):
+    """The weight looks at the state after the transition: what a loop in the wrong order does."""
+
+    def wrong(free_energy, transition, start, base, betas, key):
+        moved = lambda v, beta: free_energy(v, jnp.minimum(1.0, beta + 1 / 8))
+        return estimate(moved, transition, start, base, betas, key)
+
+    return wrong
+
+
+ANNEALING_MUTANTS = {
+    "energies one temperature late": (shifted(annealed_importance_sampling), reverse_annealing),
+    "late on the way back": (annealed_importance_sampling, shifted(reverse_annealing)),
+    "the base forgotten": (
+        lambda f, t, s, base, *rest: annealed_importance_sampling(f, t, s, 0.0 * base, *rest),
+        reverse_annealing,
+    ),
+    "a chain at another temperature": (
+        lambda f, t, *rest: annealed_importance_sampling(f, lambda v, beta, key: t(v, beta**2, key), *rest),
+        reverse_annealing,
+    ),
+    "back from the base": (
+        annealed_importance_sampling,
+        lambda f, t, start, *rest: reverse_annealing(f, t, jnp.zeros_like(start), *rest),
+    ),
+}
+
+
+@pytest.mark.parametrize("mutant", ANNEALING_MUTANTS.values(), ids=ANNEALING_MUTANTS)
+def test_annealing_rejects(mutant):
+    rejects(check_annealing, *mutant)
+
+
+def test_the_base_is_where_a_walk_begins():
+    """At beta = 0: free energies of independent units, log Z exact; at beta = 1 those of the machine."""
+    for centred in (False, True):
+        model, variables = lively(centred)
+        of = machine(model, variables)
+        at_zero = enumerated_log_partition(lambda v, of=of: of.free_energy(v, 0.0, BASE), D)
+        np.testing.assert_allclose(of.base_log_partition(BASE), at_zero, rtol=1e-5)
+        np.testing.assert_allclose(of.free_energy(jnp.float32(V), 1.0, BASE), of.free_energy(jnp.float32(V)), rtol=1e-6)
+
+
+def test_temperatures_of_the_paper():
+    found = temperatures((500, 0.5), (4_000, 0.9), (10_000, 1.0))
+    assert len(found) == 14_501 and found[0] == 0 and found[-1] == 1 and found[500] == np.float32(0.5)
+    assert np.all(np.diff(found) > 0) and found[4_500] == np.float32(0.9)
+
+
+# -- learning ----------------------------------------------------------------------------------------------------------
+
+
+def test_adjusting_comes_before_every_update():
+    """x <- x / 2, then x <- x - d (x^2 / 2) / dx / 4: by 3/8 in each update."""
+    learner = minimize(
+        lambda p, state, batch, key: Out(p**2 / 2 + 0 * batch["x"]), optax.sgd(0.25), lambda *_: jnp.ones(())
+    )
+    halved = adjusted(learner, lambda state, batch: state._replace(params=state.params / 2))
+    batch = {"x": jnp.zeros(2)}
+    state = halved.init(KEY, batch)
+    for _ in range(3):
+        state, _ = jax.jit(halved.update)(state, batch, KEY)
+    assert float(state.params) == pytest.approx(0.375**3) and int(state.step) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--no-centred", "--no-persistent", "--k", "2"]])
+def test_a_run_learns_and_goes_on_bit_for_bit(tmp_path, monkeypatch, options):
+    """Chains and offsets live in the checkpoint: 300 and 300 updates are 600, and what is learnt is exact."""
+    monkeypatch.chdir(tmp_path)
+    file = str(Path(__file__).parent.parent / "experiments" / "rbm_digits.py")
+    few = ["--hidden", "8", "--betas", "100", "--checkpoint-every", "300", "--evaluate-every", "300", *options]
+    assert main(["train", file, *few, "--steps", "300", "--workdir", "parts"]) == 0
+    assert main(["resume", "parts", "--steps", "600", "--allow-change", "steps"]) == 0
+    assert main(["train", file, *few, "--steps", "600", "--workdir", "whole"]) == 0
+    parts, whole = (
+        {line["name"]: line["value"] for line in json.loads((tmp_path / name / "results.json").read_text())["results"]}
+        for name in ("parts", "whole")
+    )
+    assert whole["test/nll"] < 24.0  # a constant image model has 25.2
+    assert abs(whole["test/log_z_ais"] - whole["test/log_z"]) < 0.5 and set(parts) == set(whole)
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+MODEL, VARIABLES = lively()
+of = machine(MODEL, VARIABLES)
+BAD = {
+    "enumeration of 30 units": lambda: enumerated_log_partition(of.free_energy, 30),
+    "k = 0": lambda: run_chain(gibbs_step(of), jnp.float32(V), KEY, 0),
+    r"chains of shape \[0, 4\]": lambda: run_chain(gibbs_step(of), jnp.zeros((0, D)), KEY, 1),
+    "looks = 0": lambda: along_chain(gibbs_step(of), jnp.float32(V), KEY, 0, 1),
+    r"v has shape \[2, 5\]": lambda: of.free_energy(jnp.zeros((2, 5))),
+    r"h has shape \[3\]": lambda: of.visible_logits(jnp.zeros(3)),
+    "visible = 0": lambda: RBM(0, 2).init(KEY, jnp.zeros((1, 0))),
+    r"data \[2, 4\], samples \[0, 4\]": lambda: phase_difference(of.free_energy, jnp.zeros((2, 4)), jnp.zeros((0, 4))),
+    "target = 1": lambda: sparsity(jnp.zeros((2, 2)), 1),
+    "temperatures": lambda: temperatures((10, 0.5)),
+    "betas that do not rise": lambda: annealed_importance_sampling(
+        *(walk(VARIABLES, MODEL)[1:]), jnp.float32(V), 0.0, jnp.array([0.0, 0.7]), KEY
+    ),
+}
+
+
+@pytest.mark.parametrize(("message", "call"), BAD.items(), ids=BAD)
+def test_bad_input(message, call):
+    with pytest.raises(BadInput, match=message) as error:
+        call()
+    assert 2 <= len(error.value.lines) <= 3
