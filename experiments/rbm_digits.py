@@ -89,8 +89,11 @@ def experiment(
         return Out(phase_difference(at(state, params).free_energy, v, samples), told, carry)
 
     def measure(state, batch, key):
-        of, v = at(state), flat(batch["image"])
-        log_z = enumerated_log_partition(of.hidden_free_energy, hidden)
+        of = at(state)
+        return {"nll": of.free_energy(flat(batch["image"])) + enumerated_log_partition(of.hidden_free_energy, hidden)}
+
+    def partition(state, batch, key):  # log Z once exactly, and by both walks
+        of = at(state)
         start_key, mix_key, there, back = jax.random.split(key, 4)
         start = sample_bernoulli(jnp.broadcast_to(base, (ANNEALED, SIDE * SIDE)), start_key)
         last = run_chain(gibbs_step(of), jnp.resize(state.carry["chains"], start.shape), mix_key, 1_000)
@@ -101,8 +104,10 @@ def experiment(
         from_base = of.base_log_partition(base)
         lower = annealed_importance_sampling(*walk, start, from_base, path, there)
         upper = reverse_annealing(*walk, last, from_base, path, back)
-        told = {"log_z": log_z, "log_z_ais": lower.value, "log_z_reverse": upper.value, "effective": lower.effective}
-        return {"nll": of.free_energy(v) + log_z, **{n: jnp.broadcast_to(x, len(v)) for n, x in told.items()}}
+        told = {"log_z": enumerated_log_partition(of.hidden_free_energy, hidden)}
+        for name, found in (("ais", lower), ("reverse", upper)):
+            told |= {name: found.value, f"{name}_error": found.standard_error, f"{name}_effective": found.effective}
+        return {name: value[None] for name, value in told.items()}
 
     def sample(state, key, n):
         start_key, key = jax.random.split(key)
@@ -121,18 +126,24 @@ def experiment(
     init = lambda key, batch: {"params": model.init(key, flat(batch["image"]))["params"]}
     learner = minimize(loss, tx, init, first_carry)
     learner = adjusted(learner, follow) if centred else learner
-    quantities = {
-        "nll": Quantity("exact -log p(x)"),
-        "log_z": Quantity("exact"),
-        "log_z_ais": Quantity(f"estimate, in expectation a lower bound of log Z; {ANNEALED} chains"),
-        "log_z_reverse": Quantity("estimate, in expectation an upper bound of log Z if the chains have mixed"),
-        "effective": Quantity(f"effective sample size of AIS, of {ANNEALED}", "chains", "higher"),
+    exact, effective = {"nll": Quantity("exact -log p(x)")}, Quantity(f"effective sample size, of {ANNEALED}", "chains")
+    error = Quantity("standard error", "nats")
+    log_z = {
+        "log_z": Quantity("exact log Z"),
+        "ais": Quantity(f"estimate of log Z, in expectation a lower bound; {ANNEALED} chains, {betas:,} temperatures"),
+        "ais_error": error,
+        "ais_effective": effective,
+        "reverse": Quantity("estimate of log Z, in expectation an upper bound if the chains have mixed"),
+        "reverse_error": error,
+        "reverse_effective": effective,
     }
+    once = Split({"image": data.validation.arrays["image"][:1]}, scaled(2))  # log Z depends on no image
     return Experiment(
         stages=[Stage("rbm", learner, batches(data.train, batch_size), steps, steps_per_call=50)],
         evaluations={
-            "validation": Evaluation(measure, data.validation, 250, quantities),
-            "test": Evaluation(measure, data.test, 250, quantities, final=True),
+            "validation": Evaluation(measure, data.validation, 250, exact),
+            "partition": Evaluation(partition, once, 1, log_z),
+            "test": Evaluation(measure, data.test, 250, exact, final=True),
         },
         sample=sample,
         pictures={"chains": mixing, "filters": filters},

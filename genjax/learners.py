@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from genjax.errors import BadInput
-from genjax.gradient import accumulated, gradient, split, step_key
+from genjax.gradient import accumulated, gradient, mapped, split, step_key
 from genjax.types import Batch, Key, Learner, Loss, Metrics, Params, State
 
 
@@ -194,7 +194,7 @@ def adjusted(learner: Learner, adjust: Callable[[State, Batch], State]) -> Learn
       A Learner.
 
     Raises:
-      Nothing of its own.
+      BadInput: under `--parallel pmap`, where each device would adjust by its own part of the batch.
 
     Example:
       >>> import jax
@@ -203,7 +203,13 @@ def adjusted(learner: Learner, adjust: Callable[[State, Batch], State]) -> Learn
       >>> doubled.update(State(0, 1.0), {}, jax.random.key(0))[0].params
       2.0
     """
-    return Learner(learner.init, lambda state, batch, key: learner.update(adjust(state, batch), batch, key))
+
+    def update(state: State, batch: Batch, key: Key) -> tuple[State, Metrics]:
+        if mapped():
+            raise BadInput("a learner that is adjusted by the batch under pmap", "use --parallel jit")
+        return learner.update(adjust(state, batch), batch, key)
+
+    return Learner(learner.init, update)
 
 
 def _turn(name: str, player: Player, state: State, batch: Batch, key: Key) -> tuple[State, Metrics]:

@@ -77,13 +77,15 @@ def open_view(
     def measure(state: State, step: int, final: bool = False) -> dict[str, Measured]:
         results: dict[str, Measured] = {}
         clock = time.perf_counter()
-        for name, evaluation in mine.items():
-            if final or not evaluation.final:
-                results |= run(name, evaluation, state, step)
+        try:
+            for name, evaluation in mine.items():
+                if final or not evaluation.final:
+                    results |= run(name, evaluation, state, step)
+        finally:  # also of one that was asked to stop
+            took(time.perf_counter() - clock)
         kind = "final" if final else "evaluation"
         errors = {f"{name}_standard_error": value.standard_error for name, value in results.items()}
         if results:
-            took(time.perf_counter() - clock)
             row({**about, "step": step, "kind": kind, **{n: v.value for n, v in results.items()}, **errors})
         return results
 

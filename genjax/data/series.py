@@ -2,9 +2,10 @@
 
 The first column says when, and a second one too where the first holds years and the second is called quarter or month.
 Understood are whole numbers (years, counters), months 1949-01, quarters 1949Q1, days 1958-03-29, moments 2016-07-01
-03:00 or with seconds, and 19580329, a day where at least half of the file's times are days of the calendar. A file of
-one column is counted from 0. The other columns are series; a cell that is no finite number, and a step that differs
-from the others, are refused by line: a model of equal steps would take what comes after a gap for what comes next.
+03:00 or with seconds, and 19580329, a day unless most such times of the file are none, or they rise by equal steps past
+the end of a month. A file of one column is counted from 0. The other columns are series; a cell that is no finite
+number, and a step that differs from the others, are refused by line: a model of equal steps would take what comes after
+a gap for what comes next.
 """
 
 import csv
@@ -163,7 +164,7 @@ def _written(cells: Sequence[str], header: Sequence[str], timed: int) -> str:
 
 def _times(path: Path, written: Sequence[tuple[int, str]]) -> tuple[np.ndarray, int]:
     """The periods and the step between them; raises BadInput at the first step that is another."""
-    forms = FORMS if 2 * sum(_day(text) for _, text in written) >= len(written) else FORMS[1:]
+    forms = FORMS[1:] if _counted([text for _, text in written]) else FORMS
     moments = [_moment(path, number, text, forms) for number, text in written]
     unit = moments[0][1]
     odd = next((i for i, (_, other) in enumerate(moments) if other != unit), None)
@@ -196,6 +197,15 @@ def _as_months(days: np.ndarray) -> np.ndarray:
 def unit_of(times: np.ndarray) -> str:
     """The unit of dates: M, D or s; empty for whole numbers."""
     return np.datetime_data(times.dtype)[0] if times.dtype.kind == "M" else ""
+
+
+def _counted(texts: Sequence[str]) -> bool:
+    """Whether numbers of eight digits count: most are no days, or some are none and all rise by equal steps."""
+    days = sum(_day(text) for text in texts)
+    if 2 * days < len(texts) or days == len(texts):
+        return days < len(texts)
+    even = all(text.isdigit() for text in texts) and len(set(np.diff([int(text) for text in texts]).tolist())) == 1
+    return even and len(texts) > 2
 
 
 def _day(text: str) -> bool:

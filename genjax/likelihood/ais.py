@@ -72,12 +72,12 @@ def enumerated_log_partition(free_energy: Callable[[jax.Array], jax.Array], unit
     inner = min(units, CHUNK_UNITS)
     low = _bits(jnp.arange(2**inner), inner)
 
-    def add(number: jax.Array, total: jax.Array) -> jax.Array:
+    def part(number: jax.Array) -> jax.Array:
         high = jnp.broadcast_to(_bits(number[None], units - inner), (len(low), units - inner))
-        part = jax.nn.logsumexp(-upcast(free_energy(jnp.concatenate([low, high], axis=1))))
-        return jnp.logaddexp(total, part)
+        return jax.nn.logsumexp(-upcast(free_energy(jnp.concatenate([low, high], axis=1))))
 
-    return jax.lax.fori_loop(0, 2 ** (units - inner), add, jnp.array(-jnp.inf, jnp.float32))
+    # all parts at once at the end: a running float32 sum of thousands of them would lose the small ones
+    return jax.nn.logsumexp(jax.lax.map(part, jnp.arange(2 ** (units - inner))))
 
 
 def temperatures(*parts: tuple[int, float]) -> np.ndarray:
@@ -138,7 +138,7 @@ def annealed_importance_sampling(
 
     def step(i: jax.Array, carried: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         v, log_w = carried
-        log_w = log_w + free_energy(v, betas[i - 1]) - free_energy(v, betas[i])
+        log_w = log_w + (free_energy(v, betas[i - 1]) - free_energy(v, betas[i]))
         return transition(v, betas[i], jax.random.fold_in(key, i)), log_w
 
     first = jnp.asarray(start), jnp.zeros(len(start), jnp.float32)
@@ -181,7 +181,7 @@ def reverse_annealing(
         v, log_w = carried
         k = count - i
         v = transition(v, betas[k], jax.random.fold_in(key, i))
-        return v, log_w + free_energy(v, betas[k]) - free_energy(v, betas[k - 1])
+        return v, log_w + (free_energy(v, betas[k]) - free_energy(v, betas[k - 1]))
 
     first = jnp.asarray(start), jnp.zeros(len(start), jnp.float32)
     _, log_w = jax.lax.fori_loop(1, count, step, first)
