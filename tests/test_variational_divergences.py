@@ -363,7 +363,7 @@ BAD = {
     "alpha = 1.5": lambda: mmd.negative_info_vae(two[0], two[0], jnp.float32(0), 1.5, 1.0),
     "alpha = 0.0, weight = 0.5": lambda: mmd.negative_info_vae(two[0], two[0], jnp.float32(0), 0.0, 0.5),
     r"divergence has shape \[3\]": lambda: mmd.negative_info_vae(two[0], two[0], two[0], 0.0, 1.5),
-    "steps = -1": lambda: linear_warm_up(0, -1),
+    "a warm-up of -1 steps": lambda: linear_warm_up(0, -1),
     "period = 0": lambda: cyclical_warm_up(0, 0),
     "rising = 0": lambda: cyclical_warm_up(0, 5, 0.0),
     "rising = 1.5": lambda: cyclical_warm_up(0, 5, 1.5),

@@ -236,7 +236,7 @@ def recentred(variables: Params, visible: Array, hidden: Array) -> Any:
     >>> after = recentred(before, jnp.ones(1), jnp.zeros(1))
     >>> at = lambda variables: model.apply(variables, jnp.array([[0.0], [1.0]]))
     >>> [round(float(at(each)[1] - at(each)[0]), 4) for each in (before, after)]
-    [-1.0, -1.0]
+    [-0.9436, -0.9436]
     """
     params, offsets = variables["params"], variables[OFFSETS]
     weight, mu, mean_h = params["weight"], offsets["visible"], offsets["hidden"]
