@@ -5,8 +5,9 @@ Paper:    Tomczak and Welling, VAE with a VampPrior, 2018, arXiv:1705.07120 (the
           VampPrior 227.35, HVAE 227.37, HVAE with VampPrior 226.72, Exemplar VAE 226.75
 Command:  genjax train experiments/vae_fashion.py --evaluate-every 2500 --checkpoint-every 2500
           the same with --prior vamp, --layers 2, --layers 2 --prior vamp, --prior exemplar                    (GPU)
-Cost:     VAE: about 9 ms of processor time an update on one CPU core; all 2,000 epochs were not run
-Measured: not run; a recipe
+Cost:     VAE: 280 epochs in 40 minutes, the test estimate in 13, on one CPU core that was shared at times
+Measured: VAE: test -log p(x) <= 229.8 ± 0.8 (k=5,000, N=10,000, raw, best at epoch 280, where it was stopped), ELBO
+          232.8, 2026-11-24; all 2,000 epochs and the other priors: not run
 
 As published: two gated layers of 300 units each way, 40 latents a layer, log-variances in [-6, 2], He's normal
 initialisation, Adam whose gradient is first divided by its norm, tensor by tensor, KL warm-up over 100 epochs, at most
