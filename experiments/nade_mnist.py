@@ -3,8 +3,9 @@
 Paper:    Larochelle and Murray, The neural autoregressive distribution estimator, 2011; -log p(x) 88.33 nats as quoted
           by Uria et al., Neural Autoregressive Distribution Estimation, 2016, arXiv:1605.02226
 Command:  genjax train experiments/nade_mnist.py
-Cost:     0.08 s of processor time an update (gradient alone) on one CPU core: over an hour for 50,000, Adam not counted
-Measured: not run
+Cost:     0.065 s an update on one free CPU core: 55 minutes for all 50,000
+Measured: with --steps 6000: test -log p(x) = 96.15 ± 0.23 nats (exact, N=10,000, raw, step 6,000), 2026-11-24; all
+          50,000 updates were not run
 
 The order is a random permutation of the pixels, from NumPy's generator of seed 0.  Adam with a learning rate that falls
 along a cosine replaces the paper's stochastic gradient descent.  The best state on the validation set is evaluated.
