@@ -85,15 +85,7 @@ def update(setting: Setting, variant: str):
 
 def main() -> None:
     """Arguments: the row and the variant."""
-    step = update(ROWS[sys.argv[1]], sys.argv[2])
-
-    def train(updates: int) -> bool:
-        for _ in range(updates):
-            value = step()
-        return bool(torch.isfinite(value))
-
-    train(1)
-    workers.serve(train)
+    workers.serve_steps(update(ROWS[sys.argv[1]], sys.argv[2]))
 
 
 if __name__ == "__main__":

@@ -75,15 +75,7 @@ def update(network: str, batch_size: int, variant: str):
 
 def main() -> None:
     """Arguments: the network, the rows of a batch, the variant."""
-    step = update(sys.argv[1], int(sys.argv[2]), sys.argv[3])
-
-    def train(updates: int) -> bool:
-        for _ in range(updates):
-            value = step()
-        return bool(torch.isfinite(value))
-
-    train(1)
-    workers.serve(train)
+    workers.serve_steps(update(sys.argv[1], int(sys.argv[2]), sys.argv[3]))
 
 
 if __name__ == "__main__":

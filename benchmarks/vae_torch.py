@@ -159,15 +159,7 @@ def update(row: str, variant: str):
 
 def main() -> None:
     """Arguments: the row and the variant."""
-    step = update(*sys.argv[1:])
-
-    def train(updates: int) -> bool:
-        for _ in range(updates):
-            value = step()
-        return bool(torch.isfinite(value))
-
-    train(1)
-    workers.serve(train)
+    workers.serve_steps(update(*sys.argv[1:]))
 
 
 if __name__ == "__main__":

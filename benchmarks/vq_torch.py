@@ -102,15 +102,7 @@ def update(variant: str):
 
 def main() -> None:
     """Arguments: the row, of which there is one, and the variant."""
-    step = update(sys.argv[2])
-
-    def train(updates: int) -> bool:
-        for _ in range(updates):
-            value = step()
-        return bool(torch.isfinite(value))
-
-    train(1)
-    workers.serve(train)
+    workers.serve_steps(update(sys.argv[2]))
 
 
 if __name__ == "__main__":

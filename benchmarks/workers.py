@@ -8,6 +8,7 @@ clock's; the clock's is shown too.  Ratios within 0.1 of 1 are ties.
 """
 
 import json
+import math
 import os
 import platform
 import random
@@ -87,6 +88,18 @@ def serve(train: Callable[[int], bool], **told: Any) -> None:
         seconds = {"processor": time.process_time() - processor, "clock": time.perf_counter() - clock}
         assert finite, "training diverged"
         print(json.dumps(seconds), flush=True)
+
+
+def serve_steps(step: Callable[[], Any]) -> None:
+    """`serve` of a peer whose update is one call that returns its loss: NumPy's, PyTorch's."""
+
+    def train(updates: int) -> bool:
+        for _ in range(updates):
+            value = step()
+        return math.isfinite(float(value))
+
+    train(1)
+    serve(train)
 
 
 def interleaved(peers: Sequence[Peer], rounds: int, seconds: float, warm: int = 20) -> dict[str, list[Times]]:

@@ -13,6 +13,8 @@ nothing can be enumerated.  The reverse walk starts at the persistent chains, ru
 mixed.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -30,7 +32,7 @@ from genjax.likelihood.ais import (
 )
 from genjax.losses.energy import phase_difference
 from genjax.models.observation import bernoulli, check_support, logit_of_mean
-from genjax.models.rbm import RBM, first_offsets, followed, gibbs_step, machine
+from genjax.models.rbm import RBM, first_carry, followed, gibbs_step, machine_of
 from genjax.samplers.gibbs import along_chain, run_chain
 from genjax.samplers.latents import tiles
 
@@ -66,20 +68,16 @@ def experiment(
     data = binary_digits()
     check_support(data, bernoulli())
     base = jnp.asarray(logit_of_mean(data.train.arrays["image"], 2).reshape(-1))
-    model = RBM(SIDE * SIDE, hidden, centred, visible_init=lambda key, shape, dtype=jnp.float32: base.astype(dtype))
+    model = RBM(SIDE * SIDE, hidden, centred, visible_init=nn.initializers.constant(base))
     path = temperatures((betas, 1.0))
 
-    def at(state, params=None):
-        return machine(model, {**(state.params if params is None else params), **state.carry["offsets"]})
+    at = functools.partial(machine_of, model)
 
-    def first_carry(key, params, batch):
-        v = sample_bernoulli(jnp.broadcast_to(base, (chains, SIDE * SIDE)), key)
-        return {"offsets": first_offsets(params) if centred else {}, "chains": v}
+    def carry(key, params, batch):
+        return first_carry(model, params, sample_bernoulli(jnp.broadcast_to(base, (chains, SIDE * SIDE)), key))
 
     def follow(state, batch):
-        new = followed(model, {**state.params, **state.carry["offsets"]}, flat(batch["image"]), offset_rate)
-        offsets = {"offsets": new["offsets"]}
-        return state._replace(params={"params": new["params"]}, carry={**state.carry, "offsets": offsets})
+        return followed(model, state, flat(batch["image"]), offset_rate)
 
     def loss(params, state, batch, key):
         v = flat(batch["image"])
@@ -124,8 +122,7 @@ def experiment(
 
     tx = optax.sgd(optax.cosine_decay_schedule(learning_rate, max(steps, 1)))
     init = lambda key, batch: {"params": model.init(key, flat(batch["image"]))["params"]}
-    learner = minimize(loss, tx, init, first_carry)
-    learner = adjusted(learner, follow) if centred else learner
+    learner = adjusted(minimize(loss, tx, init, carry), follow)
     exact, effective = {"nll": Quantity("exact -log p(x)")}, Quantity(f"effective sample size, of {ANNEALED}", "chains")
     error = Quantity("standard error", "nats")
     log_z = {

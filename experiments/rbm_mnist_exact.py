@@ -16,6 +16,9 @@ normal machines end better so than the published ones, and by less than 30 nats 
 zero they end where no hidden unit does anything, at -205.9 on both sets.
 """
 
+import functools
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +30,7 @@ from genjax.distributions import sample_bernoulli
 from genjax.likelihood.ais import enumerated_log_partition
 from genjax.losses.energy import phase_difference
 from genjax.models.observation import bernoulli, check_support, logit_of_mean
-from genjax.models.rbm import RBM, first_offsets, followed, gibbs_step, machine
+from genjax.models.rbm import RBM, first_carry, followed, gibbs_step, machine_of
 from genjax.samplers.gibbs import run_chain
 
 SIDE = 28
@@ -63,20 +66,16 @@ def experiment(
     kept = lambda x: Split({"image": 1 - x if negative else x}, scaled(2))
     train, test = kept(images(data.train, data.validation)), kept(images(data.test))  # as published: 60,000 images
     base = jnp.asarray(logit_of_mean(train.arrays["image"], 2).reshape(-1))
-    model = RBM(SIDE * SIDE, hidden, centred, visible_init=lambda key, shape, dtype=jnp.float32: base.astype(dtype))
+    model = RBM(SIDE * SIDE, hidden, centred, visible_init=nn.initializers.constant(base))
     steps = passes * (len(train.arrays["image"]) // batch_size)
 
-    def at(state, params=None):
-        return machine(model, {**(state.params if params is None else params), **state.carry["offsets"]})
+    at = functools.partial(machine_of, model)
 
-    def first_carry(key, params, batch):
-        v = sample_bernoulli(jnp.broadcast_to(base, (chains, SIDE * SIDE)), key)
-        return {"offsets": first_offsets(params) if centred else {}, "chains": v}
+    def carry(key, params, batch):
+        return first_carry(model, params, sample_bernoulli(jnp.broadcast_to(base, (chains, SIDE * SIDE)), key))
 
     def follow(state, batch):
-        new = followed(model, {**state.params, **state.carry["offsets"]}, flat(batch["image"]), offset_rate)
-        offsets = {"offsets": new["offsets"]}
-        return state._replace(params={"params": new["params"]}, carry={**state.carry, "offsets": offsets})
+        return followed(model, state, flat(batch["image"]), offset_rate)
 
     def loss(params, state, batch, key):
         v, samples = flat(batch["image"]), run_chain(gibbs_step(at(state)), state.carry["chains"], key, k)
@@ -98,8 +97,7 @@ def experiment(
         return 0.5 + 0.5 * w / jnp.maximum(jnp.abs(w).max(axis=(1, 2), keepdims=True), 1e-6)
 
     init = lambda key, batch: {"params": model.init(key, flat(batch["image"]))["params"]}
-    learner = minimize(loss, optax.sgd(learning_rate), init, first_carry)
-    learner = adjusted(learner, follow) if centred else learner
+    learner = adjusted(minimize(loss, optax.sgd(learning_rate), init, carry), follow)
     exact = {"log_likelihood": Quantity("exact log p(x)", "nats", "higher")}
     return Experiment(
         stages=[Stage("rbm", learner, batches(train, batch_size), steps, steps_per_call=50)],

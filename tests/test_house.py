@@ -152,7 +152,8 @@ def test_a_rule_lets_honest_code_pass(rule, path, source):
 
 def test_rules_of_text_find_what_is_planted():
     assert house.traces("a.md", "see /" + "home/ada/run") and house.traces("a.md", "open('/" + "tmp/x')")
-    assert house.traces("a.txt", "--index" + "-url x") and not house.traces("a.md", "https://x.org/a/work/b, a/tmp/b")
+    assert house.traces("a.txt", "--index" + "-url x")
+    assert not house.traces("a.md", "https://x.org/a/wo" + "rk/b, a/t" + "mp/b")
     assert house.too_long("a.py", "\n" * 301) and not house.too_long("a.py", "\n" * 300)
     assert house.grab_bag("genjax/utils.py") and house.grab_bag("genjax/common/x.py")
     assert house.circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) and not house.circles(

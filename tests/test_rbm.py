@@ -26,7 +26,7 @@ from genjax.losses.energy import phase_difference, sparsity
 from genjax.models.rbm import RBM, followed, gibbs_step, machine, recentred
 from genjax.samplers.gibbs import along_chain, block_gibbs, clamped, run_chain
 from genjax.train import Options
-from genjax.types import Out
+from genjax.types import Out, State
 
 KEY, D, H = jax.random.key(0), 4, 3
 EXPERIMENT = Path(__file__).parent.parent / "experiments" / "rbm_digits.py"
@@ -135,7 +135,9 @@ def test_recentred():
         check_recentred, lambda variables, *offsets: recentred(variables, *offsets) | {"params": variables["params"]}
     )
     model, variables = lively()
-    new = followed(model, variables, jnp.float32(V), 0.25)
+    params, carry = {"params": variables["params"]}, {"offsets": variables["offsets"], "chains": jnp.zeros((2, D))}
+    moved = followed(model, State(jnp.zeros((), jnp.int32), params, (), carry), jnp.float32(V), 0.25)
+    new = {**moved.params, "offsets": moved.carry["offsets"]}
     np.testing.assert_allclose(law(new)[0], law(variables)[0], atol=1e-5)
     np.testing.assert_allclose(new["offsets"]["visible"], 0.75 * variables["offsets"]["visible"] + 0.125, rtol=1e-5)
     joint = np.exp(-table(variables))  # lambda: the mean over all v, each as often, of the law of h given v

@@ -57,7 +57,7 @@ def rows_of_batch(key: Key, step: jax.Array, rows: int, batch_size: int) -> jax.
     words = jax.random.bits(jax.random.fold_in(jax.random.fold_in(key, ORDER), step // per_epoch), (ROUNDS,), "uint32")
     positions = (step % per_epoch) * jnp.uint32(batch_size) + jnp.arange(batch_size, dtype=jnp.uint32)
     # without a barrier XLA may fuse the rounds into the gather that reads the rows, where each use of a word computes
-    # it again: 2^24 instructions, and a compiler that does not come back (jaxlib 0.12.0, CPU, inside vmap)
+    # it again, and what that word uses: a compiler that does not come back (jaxlib 0.12.0, CPU, inside vmap)
     return jax.lax.optimization_barrier(jnp.asarray(permute(positions, rows, words)))
 
 

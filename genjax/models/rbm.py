@@ -37,7 +37,7 @@ from genjax.distributions import sample_bernoulli, upcast
 from genjax.errors import BadInput
 from genjax.models.blocks import Initializer
 from genjax.samplers.gibbs import Step, block_gibbs
-from genjax.types import Array, Params
+from genjax.types import Array, Params, State
 
 OFFSETS = "offsets"  # the collection of variables beside "params"
 
@@ -182,40 +182,81 @@ def gibbs_step(of: Machine, beta: Array | float = 1.0, base: Array | None = None
     )
 
 
-def first_offsets(params: Params) -> Any:
-    """mu = s(b), lambda = s(c): {"offsets": ...} beside the params of an `RBM`, as `init` makes them.
+def first_carry(model: RBM, params: Params, chains: Array) -> dict[str, Any]:
+    """What no gradient touches: persistent chains, and mu = s(b), lambda = s(c) of a centred model, as `init` has them.
+
+    Args:
+      model: an RBM.
+      params: {"params": ...}.
+      chains: v [M, D].
+
+    Returns:
+      {"chains": v}, with "offsets" where the model is centred: a `State.carry`.
+
+    Source: this file's head.
 
     >>> model = RBM(2, 1, centred=True)
     >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 2)))
-    >>> first_offsets(variables)["offsets"]["hidden"].tolist() == variables["offsets"]["hidden"].tolist() == [0.5]
+    >>> carry = first_carry(model, {"params": variables["params"]}, jnp.zeros((3, 2)))
+    >>> carry["offsets"]["hidden"].tolist() == variables["offsets"]["hidden"].tolist() == [0.5]
     True
     """
-    return {OFFSETS: {name: nn.sigmoid(params["params"][name]) for name in ("visible", "hidden")}}
+    means = {name: nn.sigmoid(params["params"][name]) for name in ("visible", "hidden")}
+    return {"chains": chains, **({OFFSETS: means} if model.centred else {})}
 
 
-def followed(model: RBM, variables: Params, v: Array, rate: float) -> Any:
+def machine_of(model: RBM, state: State, params: Params | None = None) -> Machine:
+    """The machine of a training state, whose carry is that of `first_carry`.
+
+    Args:
+      model: an RBM.
+      state: of training.
+      params: in place of the state's: what a loss differentiates.
+
+    Returns:
+      A Machine.
+
+    Source: this file's head.
+
+    >>> model = RBM(2, 1)
+    >>> params = model.init(jax.random.key(0), jnp.zeros((1, 2)))
+    >>> state = State(jnp.zeros((), jnp.int32), params, (), first_carry(model, params, jnp.zeros((1, 2))))
+    >>> machine_of(model, state).hidden_logits(jnp.zeros((1, 2))).tolist()
+    [[0.0]]
+    """
+    offsets = {OFFSETS: state.carry[OFFSETS]} if model.centred else {}
+    return machine(model, {**(state.params if params is None else params), **offsets})
+
+
+def followed(model: RBM, state: State, v: Array, rate: float) -> State:
     """Offsets that move towards a batch: mu += rate (mean v - mu), lambda += rate (mean p(h = 1 | v) - lambda).
 
     Args:
-      model: centred.
-      variables: {"params": ..., "offsets": ...}.
+      model: an RBM; without offsets the state stays as it is.
+      state: of training, whose carry is that of `first_carry`.
       v: [B, D] of the data.
       rate: in [0, 1).
 
     Returns:
-      Variables of the same distribution, see `recentred`.
+      The state of the same distribution, see `recentred`.
 
     Source: Melchior, Fischer and Wiskott, 2016, algorithm 1.
 
     >>> model = RBM(1, 1, centred=True)
-    >>> before = model.init(jax.random.key(0), jnp.zeros((1, 1)))
-    >>> followed(model, before, jnp.ones((4, 1)), 0.5)["offsets"]["visible"].tolist()
+    >>> params = {"params": model.init(jax.random.key(0), jnp.zeros((1, 1)))["params"]}
+    >>> state = State(jnp.zeros((), jnp.int32), params, (), first_carry(model, params, jnp.zeros((1, 1))))
+    >>> followed(model, state, jnp.ones((4, 1)), 0.5).carry["offsets"]["visible"].tolist()
     [0.75]
     """
-    means = {"visible": v.mean(axis=0), "hidden": nn.sigmoid(machine(model, variables).hidden_logits(v)).mean(axis=0)}
-    return recentred(
-        variables, **jax.tree.map(lambda old, mean: old + rate * (mean - old), dict(variables[OFFSETS]), means)
+    if not model.centred:
+        return state
+    old = state.carry[OFFSETS]
+    mean_h = nn.sigmoid(machine_of(model, state).hidden_logits(v)).mean(axis=0)
+    towards = lambda offset, mean: offset + rate * (mean - offset)
+    moved = recentred(
+        {**state.params, OFFSETS: old}, towards(old["visible"], v.mean(axis=0)), towards(old["hidden"], mean_h)
     )
+    return state._replace(params={"params": moved["params"]}, carry={**state.carry, OFFSETS: moved[OFFSETS]})
 
 
 def recentred(variables: Params, visible: Array, hidden: Array) -> Any:
