@@ -6,6 +6,7 @@ the totals remember the first bad leaf, and later calls in flight repeat the sam
 nothing, until the loop reads the totals.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from genjax.gradient import tracing
 from genjax.types import Batch, Key, Metrics, Stage, State
 
 OF_THE_LOG = ("stage", "stage_index", "step", "kind", "time", "updates_per_second")  # keys of its rows, not metrics
+MOST_BYTES = 2**46  # of a state: 64 TiB
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 
 
@@ -105,6 +107,7 @@ def compile_stage(stage: Stage, keys: Keys, seed: int, mesh: Any, precision: str
 
     with traced_as(stage, precision, how):
         shapes = jax.eval_shape(fresh, example, keys)
+        _check_size(shapes)
         shardings = parallel.state_shardings(mesh, shapes, fully_sharded=how == "fsdp")
         abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
         metrics = check_update(stage, shapes, jax.eval_shape(draw, example, 0, keys), keys.update, how)
@@ -241,3 +244,11 @@ def traced_as(stage: Stage, precision: str, how: str = "jit") -> Iterator[None]:
     told = explained(f"stage {stage.name!r}", stage.data.batch_size)
     with told, jax.default_matmul_precision(matmul), tracing(compute, axis):
         yield
+
+
+def _check_size(shapes: State) -> None:
+    """Refuse what no machine holds before a compiler sees it: that of jaxlib 0.12 ends the process on such sizes."""
+    arrays = [leaf for leaf in jax.tree.leaves(shapes) if not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)]
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in arrays)
+    if size > MOST_BYTES:
+        raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: the state alone takes {size:,} bytes")

@@ -10,6 +10,7 @@ from planted import rejects
 
 from genjax.data import fasta_text, proteins, rolls_file, series
 from genjax.data.proteins import RESIDUES, read_fasta
+from genjax.data.series import periods_after
 from genjax.errors import BadInput
 
 
@@ -150,7 +151,7 @@ def test_series_of_all_kinds(name: str, tmp_path: Path) -> None:
     (tmp_path / "some.csv").write_text(content, encoding="utf-8", newline="")
     found = series(tmp_path / "some.csv", column)
     assert found.values.dtype == np.float64 and found.values.tolist() == [5.0, 11.0, 16.0]
-    ahead = found.times[-1] + found.step * np.arange(1, 3)
+    ahead = periods_after(found.times[-1], found.step, np.arange(1, 3))
     assert (str(found.times[0]), str(found.times[-1]), found.step, str(ahead[0])) == expected
 
 

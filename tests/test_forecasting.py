@@ -16,6 +16,7 @@ from statsmodels.tsa.arima.model import ARIMA
 from statsmodels.tsa.statespace.sarimax import SARIMAX
 
 from genjax.cli import main
+from genjax.data.series import periods_after
 from genjax.errors import BadInput
 from genjax.fields import load
 from genjax.gradient import tracing
@@ -251,7 +252,7 @@ def test_quasi_newton_refuses():
 
 SEEN = Seen(
     AIRLINE[:60],
-    np.datetime64("1949-01") + np.arange(60),
+    periods_after(np.datetime64("1949-01"), 1, np.arange(60)),
     1,
     AIRLINE[60:64],
     "passengers < thousands",
@@ -297,7 +298,7 @@ def test_chart():
 
 CHART_MUTANTS = {
     "a step late": lambda seen, q: forecast_svg(
-        seen._replace(history=AIRLINE[:61], times=seen.times[0] + np.arange(61)), q
+        seen._replace(history=AIRLINE[:61], times=periods_after(seen.times[0], 1, np.arange(61))), q
     ),
     "held out a step late": lambda seen, q: forecast_svg(seen._replace(later=AIRLINE[61:65]), q),
     "intervals exchanged": lambda seen, q: forecast_svg(seen, q[[1, 0, 2, 4, 3]]),
@@ -326,7 +327,7 @@ def test_charts_of_what_is_odd():
 
 
 def table(path, values, start="1949-01"):
-    times = np.datetime64(start) + np.arange(len(values))
+    times = periods_after(np.datetime64(start), 1, np.arange(len(values)))
     path.write_text("month,value\n" + "".join(f"{t},{v}\n" for t, v in zip(times, values, strict=True)))
     return str(path)
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Series(NamedTuple):
 
     name: str
     values: np.ndarray  # float64 [T]
-    times: np.ndarray  # [T] int64, or datetime64 in months, days or seconds; times[-1] + step is the next period
+    times: np.ndarray  # [T] int64, or datetime64 in months, days or seconds; see `periods_after`
     step: int  # between periods, in the unit of `times`: quarters are 3 months
     column: str
     fingerprint: str  # sha256 over values and times
@@ -66,7 +66,7 @@ def series(path: str | Path, column: str | None = None) -> Series:
     ...     _ = file.write("month,sold\\n1949-11,112\\n1949-12,118\\n1950-01,132\\n")
     ...     _ = file.flush()
     ...     sold = series(file.name)
-    >>> sold.values, sold.times[-1] + sold.step * np.arange(1, 3)
+    >>> sold.values, periods_after(sold.times[-1], sold.step, np.arange(1, 3))
     (array([112., 118., 132.]), array(['1950-02', '1950-03'], dtype='datetime64[M]'))
     """
     path = Path(path).expanduser()
@@ -190,8 +190,19 @@ def _as_months(days: np.ndarray) -> np.ndarray:
     """The same day of every month, or the last of every month, is a series of months; other days stay days."""
     months = days.astype("datetime64[M]")
     same = len(set((days - months.astype("datetime64[D]")).tolist())) == 1
-    last = bool(((days + 1).astype("datetime64[M]") == months + 1).all())
+    last = bool((periods_after(days, 1, 1).astype("datetime64[M]") == periods_after(months, 1, 1)).all())
     return months if (same or last) and len(set(np.diff(days).tolist())) > 1 else days
+
+
+def periods_after(times: np.ndarray, step: int, counts: np.ndarray | int) -> np.ndarray:
+    """The periods `counts` steps after `times`, the step in their unit: dates take no bare numbers from NumPy 2.5 on.
+
+    >>> periods_after(np.datetime64("1949-11"), 3, np.arange(2)).astype(str).tolist()
+    ['1949-11', '1950-02']
+    """
+    times = np.asarray(times)
+    unit: Any = unit_of(times)
+    return times + counts * (np.timedelta64(step, unit) if unit else step)
 
 
 def unit_of(times: np.ndarray) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from genjax.data.series import periods_after
 from genjax.errors import BadInput
 from genjax.report.curves import Ticks, round_ticks
 from genjax.report.markup import Html, element, join
@@ -59,7 +60,7 @@ def forecast_svg(seen: Seen, quantiles: np.ndarray) -> bytes:
     y_ticks = [tick for tick in round_ticks(low, high, 5) if low <= tick[0] <= high]
     y = _scale(low, high, HEIGHT - BOTTOM, TOP)
     left = 16.0 + 6.6 * max(len(label) for _, label in y_ticks)
-    moments = _years(seen.times[0] + seen.step * np.arange(n + steps))
+    moments = _years(periods_after(seen.times[0], seen.step, np.arange(n + steps)))
     begin, end = moments[first], moments[-1]
     x_ticks = [tick for tick in round_ticks(begin, end, 8, lambda v: f"{v:g}") if begin <= tick[0] <= end]
     x = _scale(begin, end, left, WIDTH - RIGHT)
@@ -99,7 +100,7 @@ def forecast_csv(seen: Seen, quantiles: np.ndarray) -> bytes:
     1950-01,0,1,2,3,4
     """
     quantiles = _checked(quantiles)
-    times = seen.times[-1] + seen.step * np.arange(1, quantiles.shape[1] + 1)
+    times = periods_after(seen.times[-1], seen.step, np.arange(1, quantiles.shape[1] + 1))
     rows = [f"{time}," + ",".join(f"{v:.6g}" for v in row) for time, row in zip(times, quantiles.T, strict=True)]
     return ("time,low_95,low_50,median,high_50,high_95\n" + "\n".join(rows) + "\n").encode()
 
@@ -166,7 +167,7 @@ def _years(times: np.ndarray) -> list[float]:
     if times.dtype.kind != "M":
         return [float(time) for time in times]
     first = times.astype("datetime64[Y]")
-    length = (first + 1).astype(times.dtype) - first.astype(times.dtype)
+    length = periods_after(first, 1, 1).astype(times.dtype) - first.astype(times.dtype)
     return [float(year) for year in 1970 + first.astype(np.int64) + (times - first.astype(times.dtype)) / length]
 
 
