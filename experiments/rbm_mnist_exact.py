@@ -29,8 +29,10 @@ from genjax.data import Split, batches, mnist_thresholded, scaled
 from genjax.distributions import sample_bernoulli
 from genjax.likelihood.ais import enumerated_log_partition
 from genjax.losses.energy import phase_difference
+from genjax.models.centering import first_carry, followed, machine_of
 from genjax.models.observation import bernoulli, check_support, logit_of_mean
-from genjax.models.rbm import RBM, first_carry, followed, gibbs_step, machine_of
+from genjax.models.rbm import RBM, gibbs_step
+from genjax.models.visible import bernoulli_units
 from genjax.samplers.gibbs import run_chain
 
 SIDE = 28
@@ -66,7 +68,7 @@ def experiment(
     kept = lambda x: Split({"image": 1 - x if negative else x}, scaled(2))
     train, test = kept(images(data.train, data.validation)), kept(images(data.test))  # as published: 60,000 images
     base = jnp.asarray(logit_of_mean(train.arrays["image"], 2).reshape(-1))
-    model = RBM(SIDE * SIDE, hidden, centred, visible_init=nn.initializers.constant(base))
+    model = RBM(bernoulli_units(SIDE * SIDE), hidden, centred, visible_init=nn.initializers.constant(base))
     steps = passes * (len(train.arrays["image"]) // batch_size)
 
     at = functools.partial(machine_of, model)

@@ -3,8 +3,10 @@
 A measure returns one number per example, so that the mean over N examples has the standard error
 sqrt(sum (x - mean)^2 / (N (N - 1))).  Where examples differ in length, a quantity names the count that it is measured
 by: the value is then the ratio R = sum x / sum w, so many nats a frame, and its standard error that of the residuals
-x - R w (Cochran, Sampling Techniques, 1977, eq. 6.13).  The last batch is padded, its padding rows weigh nothing, and
-the same numbers come out on any number of devices.  Likelihoods are evaluated at the highest matrix-product precision.
+x - R w (Cochran, Sampling Techniques, 1977, eq. 6.13).  What all examples share, such as an estimated log Z, does not
+show in their spread: a quantity names the measure of its own standard error, which is added in squares.  The last batch
+is padded, its padding rows weigh nothing, and the same numbers come out on any number of devices.  Likelihoods are
+evaluated at the highest matrix-product precision.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,6 +29,7 @@ class Quantity(NamedTuple):
     unit: str = "nats"
     better: str = "lower"  # or "higher"
     per: str = ""  # the measure that counts what the value is per: frames, tokens; "": examples
+    error: str = ""  # the measure that is a standard error which all examples share; "": none
 
 
 class Evaluation(NamedTuple):
@@ -88,7 +91,8 @@ def evaluator(
                 parts.append(one(seen, feed, mask, jax.random.fold_in(key, number)))
         columns = _columns(jax.device_get(parts))
         ordered = [name for name in evaluation.quantities if name in columns]  # a compiled function sorts its names
-        return {name: _pooled(name, np.stack(columns[name])) for name in [*ordered, *sorted({*columns} - {*ordered})]}
+        ordered += sorted({*columns} - {*ordered})
+        return _with_shared_errors({name: _pooled(name, np.stack(columns[name])) for name in ordered}, evaluation)
 
     return run
 
@@ -145,8 +149,8 @@ def _moments(values: jax.Array, weights: jax.Array, mask: jax.Array) -> jax.Arra
 
 def _check_names(measured: Any, evaluation: Evaluation) -> None:
     found = list(measured) if isinstance(measured, Mapping) else []
-    counts = [quantity.per for quantity in evaluation.quantities.values() if quantity.per]
-    wanted = [*dict.fromkeys([*evaluation.quantities, *counts])]
+    named = [name for quantity in evaluation.quantities.values() for name in (quantity.per, quantity.error) if name]
+    wanted = [*dict.fromkeys([*evaluation.quantities, *named])]
     missing = [name for name in wanted if name not in found]
     if missing or not isinstance(measured, Mapping):
         raise BadInput(
@@ -170,6 +174,14 @@ def _own_rows(tree: Any) -> Any:
 
 def _columns(parts: list[dict[str, np.ndarray]]) -> dict[str, list[np.ndarray]]:
     return {name: [part[name] for part in parts] for name in parts[0]}
+
+
+def _with_shared_errors(results: dict[str, Measured], evaluation: Evaluation) -> dict[str, Measured]:
+    shared = {name: q.error for name, q in evaluation.quantities.items() if q.error}
+    joint = {
+        name: float(np.hypot(results[name].standard_error, results[error].value)) for name, error in shared.items()
+    }
+    return {name: own._replace(standard_error=joint.get(name, own.standard_error)) for name, own in results.items()}
 
 
 def _pooled(name: str, batches: np.ndarray) -> Measured:

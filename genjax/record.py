@@ -241,8 +241,9 @@ def result_text(line: Mapping[str, Any]) -> str:
         *(line["data"], f"N={line['count']:,}", line["weights"], line["precision"], trained),
         *(f"step {line['step']:,}", f"config {line['config'][:8]}", f"code {line['code']}"),
     )
-    alone = line["count"] == 1  # one example, such as the coefficient of a whole series, has no error of a mean
-    value = f"{line['value']:.7g}" if alone else f"{line['value']:.4g} ± {line['standard_error']:.2g}"
+    error = line["standard_error"]
+    alone = line["count"] == 1 and not error > 0  # one example, as a coefficient of a whole series, has no error
+    value = f"{line['value']:.7g}" if alone else f"{line['value']:.4g} ± {error:.2g}"
     unit = f" {line['unit']}" if line["unit"] else ""
     return f"{line['name']} {value}{unit} ({line['kind']}; {', '.join(filter(None, told))})"
 

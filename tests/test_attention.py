@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from planted import rejects
 
+from genjax.distributions.words import threefry
 from genjax.models import attention
 from genjax.models.attention import attend, rotary_table, rotate
-from genjax.models.dropout import dropped, threefry
+from genjax.models.dropout import dropped
 from genjax.models.embedding import looked_up
 
 KEY = jax.random.key(0)

@@ -128,3 +128,14 @@ def test_a_count_that_is_not_measured_is_named():
 def test_a_ratio_to_nothing_is_no_number():
     with pytest.raises(NonFinite, match="value"):
         measure_songs(10, measure=lambda s, batch, k: {"value": batch["nats"], "frames": 0.0 * batch["frames"]})
+
+
+def test_an_error_that_all_examples_share_is_added_in_squares():
+    """log Z + x with log Z known within 3: sqrt(error of the mean of x squared + 9)."""
+    shared = lambda s, batch, k: shifted(s, batch, k) | {"sure": jnp.full_like(batch["x"], 3.0)}
+    alone = run(shifted, 10)["value"].standard_error
+    evaluation = Evaluation(shared, SPLIT, 10, {"value": Quantity("estimate", error="sure")})
+    found = evaluator(evaluation, parallel.mesh(1))(STATE, jax.random.key(0))["value"]
+    assert found.standard_error == pytest.approx(np.hypot(alone, 3.0), rel=1e-6) and alone > 0
+    with pytest.raises(BadInput, match="sure"):
+        evaluator(evaluation._replace(measure=shifted), parallel.mesh(1))(STATE, jax.random.key(0))

@@ -1,6 +1,5 @@
 """Restricted Boltzmann machines: everything against enumeration of all states in float64 NumPy."""
 
-import itertools
 from pathlib import Path
 
 import jax
@@ -11,52 +10,22 @@ import pytest
 import scipy.special
 import scipy.stats
 from planted import rejects
+from small_machines import HIDDEN, KEY, D, H, V, chi_square, exact_samples, law, lively, machine, table
 from test_train import digests, go
 
 from genjax.errors import BadInput, Preempted
 from genjax.fields import load
 from genjax.learners import adjusted, minimize
-from genjax.likelihood.ais import (
-    annealed_importance_sampling,
-    enumerated_log_partition,
-    reverse_annealing,
-    temperatures,
-)
+from genjax.likelihood.ais import enumerated_log_partition
 from genjax.losses.energy import phase_difference, sparsity
-from genjax.models.rbm import RBM, followed, gibbs_step, machine, recentred
+from genjax.models.centering import followed, recentred
+from genjax.models.rbm import RBM, gibbs_step
+from genjax.models.visible import bernoulli_units
 from genjax.samplers.gibbs import along_chain, block_gibbs, clamped, run_chain
 from genjax.train import Options
 from genjax.types import Out, State
 
-KEY, D, H = jax.random.key(0), 4, 3
 EXPERIMENT = Path(__file__).parent.parent / "experiments" / "rbm_digits.py"
-states = lambda n: np.array([*itertools.product((0.0, 1.0), repeat=n)])
-V, HIDDEN = states(D), states(H)
-
-
-def lively(centred=True, seed=0, scale=1.0):
-    """A machine of 4 x 3 units with weights of size `scale` and offsets that are no means of anything."""
-    draw = np.random.default_rng(seed)
-    real = lambda *shape: draw.normal(size=shape).astype(np.float32)
-    variables = {"params": {"weight": np.float32(scale) * real(D, H), "visible": real(D), "hidden": real(H)}}
-    if centred:
-        even = lambda n: draw.uniform(0.1, 0.9, size=n).astype(np.float32)
-        variables["offsets"] = {"visible": even(D), "hidden": even(H)}
-    return RBM(D, H, centred), variables
-
-
-def table(variables):
-    """E(v, h) of all states, [16, 8], by the definition."""
-    w, b, c = (np.float64(variables["params"][name]) for name in ("weight", "visible", "hidden"))
-    offsets = variables.get("offsets", {"visible": np.zeros(D), "hidden": np.zeros(H)})
-    v, h = V - np.float64(offsets["visible"]), HIDDEN - np.float64(offsets["hidden"])
-    return -(v @ b)[:, None] - (h @ c)[None] - v @ w @ h.T
-
-
-def law(variables):
-    """p(v) of all 16 states, and log Z."""
-    log_p = scipy.special.logsumexp(-table(variables), axis=1)
-    return np.exp(log_p - scipy.special.logsumexp(log_p)), scipy.special.logsumexp(log_p)
 
 
 # -- energies ----------------------------------------------------------------------------------------------------------
@@ -69,7 +38,7 @@ def check_energies(of):
         exact, (_, log_z) = table(variables), law(variables)
         found = of(model, variables)
         pairs = np.repeat(V, 8, axis=0), np.tile(HIDDEN, (16, 1))
-        energy = model.apply(variables, *map(jnp.float32, pairs), method="energy")
+        energy = found.energy(*map(jnp.float32, pairs))
         np.testing.assert_allclose(energy, exact.ravel(), atol=1e-5)
         np.testing.assert_allclose(
             found.free_energy(jnp.float32(V)), -scipy.special.logsumexp(-exact, axis=1), atol=1e-5
@@ -80,7 +49,9 @@ def check_energies(of):
         joint = np.exp(-exact - log_z)
         given_v, given_h = joint / joint.sum(1, keepdims=True), joint / joint.sum(0, keepdims=True)
         np.testing.assert_allclose(jax.nn.sigmoid(found.hidden_logits(jnp.float32(V))), given_v @ HIDDEN, atol=1e-5)
-        np.testing.assert_allclose(jax.nn.sigmoid(found.visible_logits(jnp.float32(HIDDEN))), given_h.T @ V, atol=1e-5)
+        np.testing.assert_allclose(
+            jax.nn.sigmoid(found.visible_parameters(jnp.float32(HIDDEN))), given_h.T @ V, atol=1e-5
+        )
         for log_partition in (
             enumerated_log_partition(found.free_energy, D),
             enumerated_log_partition(found.hidden_free_energy, H),
@@ -98,7 +69,7 @@ ENERGY_MUTANTS = {
         free_energy=lambda v: of.free_energy(v) + 0.1 * of.hidden_logits(v).sum(-1)
     ),
     "the other sign": lambda of: of._replace(hidden_free_energy=lambda h: -of.hidden_free_energy(h)),
-    "no visible bias": lambda of: of._replace(visible_logits=lambda h: of.visible_logits(h, 1.0, jnp.zeros(D)) - 0.1),
+    "no visible bias": lambda of: of._replace(visible_parameters=lambda h: of.visible_parameters(h) - 0.1),
 }
 
 
@@ -149,10 +120,6 @@ def test_recentred():
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
-def exact_samples(variables, count, seed=0):
-    return jnp.float32(V[np.random.default_rng(seed).choice(16, size=count, p=law(variables)[0])])
-
-
 def check_phases(phase_difference):
     """Its gradient with 200,000 exact samples is that of the exact -log p of three images: within 5 standard errors."""
     model, variables = lively()
@@ -193,8 +160,9 @@ def test_the_centred_gradient_is_that_of_the_paper():
 
 
 def test_the_bias_of_cd_falls_with_k():
-    """The expected gradient of CD-k, by 100,000 chains, nears the exact one: k = 1, 4, 32."""
-    model, variables = lively(seed=1)
+    """The expected gradient of CD-k, by 100,000 chains, nears the exact one: k = 1, 4, 32, of a machine that mixes
+    so slowly that the bias of k = 4 stands above the noise, 0.005."""
+    model, variables = lively(seed=1, scale=2.0)
     of, data = machine(model, variables), jnp.float32(np.tile(V[[3, 9, 14, 6]], (25_000, 1)))
 
     def weight_gradient(samples):
@@ -220,11 +188,6 @@ def test_sparsity():
 # -- chains ------------------------------------------------------------------------------------------------------------
 
 
-def chi_square(samples, probability):
-    counts = np.bincount(np.asarray(samples, int) @ [8, 4, 2, 1], minlength=16)
-    return scipy.stats.chisquare(counts, probability * len(samples)).pvalue
-
-
 def check_invariance(step_of):
     """40,000 chains that start at p(v) are at p(v) after three steps: chi-square, p > 1e-4."""
     model, variables = lively()
@@ -240,14 +203,14 @@ def one_key(of):
         lambda v, _: (jax.random.uniform(key, (len(v), D))[:, :H] < jax.nn.sigmoid(of.hidden_logits(v))).astype(
             v.dtype
         ),
-        lambda h, _: (jax.random.uniform(key, (len(h), D)) < jax.nn.sigmoid(of.visible_logits(h))).astype(h.dtype),
+        lambda h, _: (jax.random.uniform(key, (len(h), D)) < jax.nn.sigmoid(of.visible_parameters(h))).astype(h.dtype),
     )(v, key)
 
 
 def test_gibbs_leaves_the_law_where_it_is():
     check_invariance(gibbs_step)
     rejects(check_invariance, one_key)
-    rejects(check_invariance, lambda of: gibbs_step(of, 0.9))
+    rejects(check_invariance, lambda of: gibbs_step(of.annealed(0.9, jnp.zeros(D))))
     rejects(check_invariance, lambda of: lambda v, key: v)
 
 
@@ -270,117 +233,6 @@ def test_looks_are_steps_apart():
     first = run_chain(step, start, jax.random.fold_in(KEY, 0), 2)
     np.testing.assert_array_equal(seen[0], first)
     np.testing.assert_array_equal(seen[1], run_chain(step, first, jax.random.fold_in(KEY, 1), 2))
-
-
-# -- annealing ---------------------------------------------------------------------------------------------------------
-
-BASE = jnp.array([0.3, -0.5, 0.1, 0.8])
-
-
-def walk(variables, model, step=gibbs_step):
-    of = machine(model, variables)
-    return (
-        of.base_log_partition(BASE),
-        lambda v, beta: of.free_energy(v, beta, BASE),
-        lambda v, beta, key: step(of, beta, BASE)(v, key),
-    )
-
-
-def check_annealing(forward, reverse, runs=200, chains=20):
-    """200 runs of 20 chains and 8 temperatures: E w = Z / Z_0, E 1/w = Z_0 / Z (5 standard errors), the means of both
-    estimates bracket log Z within 0.2 nats, and within 3 standard errors at least 95 % of the runs do."""
-    model, variables = lively(seed=2, scale=3.0)
-    betas, (_, log_z) = temperatures((8, 1.0)), law(variables)
-    base, free_energy, transition = walk(variables, model)
-
-    def run(key, exact):
-        start = jax.random.bernoulli(key, jnp.broadcast_to(jax.nn.sigmoid(BASE), (chains, D))).astype(jnp.float32)
-        there = forward(free_energy, transition, start, base, betas, jax.random.fold_in(key, 1))
-        return there, reverse(free_energy, transition, exact, base, betas, jax.random.fold_in(key, 2))
-
-    exact = exact_samples(variables, runs * chains).reshape(runs, chains, D)
-    low, high = jax.jit(jax.vmap(run))(jax.random.split(KEY, runs), exact)
-    for estimate, ratio in ((low, log_z - base), (high, base - log_z)):
-        w = np.exp(np.float64(estimate.log_weights) - float(ratio)).ravel()
-        assert abs(w.mean() - 1) < 5 * w.std() / np.sqrt(w.size)
-        shares = w.reshape(runs, chains) / w.reshape(runs, chains).sum(1, keepdims=True)
-        np.testing.assert_allclose(estimate.effective, 1 / (shares**2).sum(1), rtol=1e-3)
-        told = np.sqrt(np.mean(np.square(estimate.standard_error)))
-        assert 0.7 < told / np.std(estimate.value) < 1.3
-    assert log_z - 0.2 < low.value.mean() < log_z < high.value.mean() < log_z + 0.2
-    inside = (low.value - 3 * low.standard_error <= log_z) & (log_z <= high.value + 3 * high.standard_error)
-    assert inside.mean() >= 0.95
-
-
-def test_annealing():
-    check_annealing(annealed_importance_sampling, reverse_annealing)
-
-
-def shifted(estimate):
-    """The weight looks at the state after the transition: what a loop in the wrong order does."""
-
-    def wrong(free_energy, transition, start, base, betas, key):
-        moved = lambda v, beta: free_energy(v, jnp.minimum(1.0, beta + 1 / 8))
-        return estimate(moved, transition, start, base, betas, key)
-
-    return wrong
-
-
-def altered(estimate, **change):
-    """An estimate one of whose numbers is another."""
-
-    def wrong(*given):
-        found = estimate(*given)
-        return found._replace(**{name: of(found) for name, of in change.items()})
-
-    return wrong
-
-
-ANNEALING_MUTANTS = {
-    "energies one temperature late": (shifted(annealed_importance_sampling), reverse_annealing),
-    "late on the way back": (annealed_importance_sampling, shifted(reverse_annealing)),
-    "the base forgotten": (
-        lambda f, t, s, base, *rest: annealed_importance_sampling(f, t, s, 0.0 * base, *rest),
-        reverse_annealing,
-    ),
-    "a chain at another temperature": (
-        lambda f, t, *rest: annealed_importance_sampling(f, lambda v, beta, key: t(v, beta**2, key), *rest),
-        reverse_annealing,
-    ),
-    **{
-        name: (altered(annealed_importance_sampling, **change), altered(reverse_annealing, **change))
-        for name, change in {
-            "an error a hundred times too large": {"standard_error": lambda found: 100 * found.standard_error},
-            "an error of one chain": {"standard_error": lambda found: found.standard_error * np.sqrt(20)},
-            "all chains count": {"effective": lambda found: jnp.full_like(found.effective, 20)},
-        }.items()
-    },
-    "back from the base": (
-        annealed_importance_sampling,
-        lambda f, t, start, *rest: reverse_annealing(f, t, jnp.zeros_like(start), *rest),
-    ),
-}
-
-
-@pytest.mark.parametrize("mutant", ANNEALING_MUTANTS.values(), ids=ANNEALING_MUTANTS)
-def test_annealing_rejects(mutant):
-    rejects(check_annealing, *mutant)
-
-
-def test_the_base_is_where_a_walk_begins():
-    """At beta = 0: free energies of independent units, log Z exact; at beta = 1 those of the machine."""
-    for centred in (False, True):
-        model, variables = lively(centred)
-        of = machine(model, variables)
-        at_zero = enumerated_log_partition(lambda v, of=of: of.free_energy(v, 0.0, BASE), D)
-        np.testing.assert_allclose(of.base_log_partition(BASE), at_zero, rtol=1e-5)
-        np.testing.assert_allclose(of.free_energy(jnp.float32(V), 1.0, BASE), of.free_energy(jnp.float32(V)), rtol=1e-6)
-
-
-def test_temperatures_of_the_paper():
-    found = temperatures((500, 0.5), (4_000, 0.9), (10_000, 1.0))
-    assert len(found) == 14_501 and found[0] == 0 and found[-1] == 1 and found[500] == np.float32(0.5)
-    assert np.all(np.diff(found) > 0) and found[4_500] == np.float32(0.9)
 
 
 # -- learning ----------------------------------------------------------------------------------------------------------
@@ -412,9 +264,9 @@ def test_a_run_learns_and_goes_on_bit_for_bit(tmp_path, options):
     whole, parts = digests(tmp_path / "whole"), digests(tmp_path / "parts")
     assert {place: parts[place] for place in whole} == whole
     assert outcome.results["test/nll"].value < 24.0  # independent pixels have 25.2
-    found = {name: outcome.results[f"partition/{name}"].value for name in ("log_z", "ais", "ais_error", "reverse")}
-    assert abs(found["ais"] - found["log_z"]) < 5 * found["ais_error"] + 0.1
-    assert abs(found["reverse"] - found["log_z"]) < 1.0
+    exact, there, back = (outcome.results[f"{way}/log_z"] for way in ("exact", "there", "back"))
+    assert abs(there.value - exact.value) < 5 * there.standard_error + 0.1
+    assert abs(back.value - exact.value) < 1.0 and back.standard_error > 0
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
@@ -427,14 +279,10 @@ BAD = {
     r"chains of shape \[0, 4\]": lambda: run_chain(gibbs_step(of), jnp.zeros((0, D)), KEY, 1),
     "looks = 0": lambda: along_chain(gibbs_step(of), jnp.float32(V), KEY, 0, 1),
     r"v has shape \[2, 5\]": lambda: of.free_energy(jnp.zeros((2, 5))),
-    r"h has shape \[3\]": lambda: of.visible_logits(jnp.zeros(3)),
-    "visible = 0": lambda: RBM(0, 2).init(KEY, jnp.zeros((1, 0))),
+    r"h has shape \[3\]": lambda: of.visible_parameters(jnp.zeros(3)),
+    "visible = 0": lambda: RBM(bernoulli_units(0), 2).init(KEY, jnp.zeros((1, 0))),
     r"data \[2, 4\], samples \[0, 4\]": lambda: phase_difference(of.free_energy, jnp.zeros((2, 4)), jnp.zeros((0, 4))),
     "target = 1": lambda: sparsity(jnp.zeros((2, 2)), 1),
-    "temperatures": lambda: temperatures((10, 0.5)),
-    "betas that do not rise": lambda: annealed_importance_sampling(
-        *(walk(VARIABLES, MODEL)[1:]), jnp.float32(V), 0.0, jnp.array([0.0, 0.7]), KEY
-    ),
 }
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax.distributions.arrays import upcast
+from genjax.distributions.words import random_words
 from genjax.types import Array, Key
 
 
@@ -64,7 +65,8 @@ def sample_bernoulli(logits: Array, key: Key) -> jax.Array:
     [0.0, 1.0]
     """
     logits = jnp.asarray(logits)
-    return jax.random.bernoulli(key, jax.nn.sigmoid(upcast(logits))).astype(logits.dtype)
+    uniform = (random_words(key, logits.shape) >> 8).astype(jnp.float32) * 2.0**-24  # 24 bits, all a float32 can tell
+    return (uniform < jax.nn.sigmoid(upcast(logits))).astype(logits.dtype)
 
 
 def categorical_log_prob(level: Array, logits: Array) -> jax.Array:

@@ -7,21 +7,26 @@ from names the method:
 
     CD-k    k steps of a chain that starts at the data (Hinton 2002)
     PCD-k   k steps of chains that live on from update to update (Tieleman 2008)
+    FPCD    the same, of a machine whose parameters have fast ones added (Tieleman and Hinton 2009)
 
-CD is biased, the less the larger k; PCD follows the model as long as the learning rate lets its chains keep up.
+CD is biased, the less the larger k; PCD follows the model as long as the learning rate lets its chains keep up; fast
+weights raise the energy of where the chains are, so that they leave.  Chains of several temperatures that swap their
+places (samplers/tempering.py) serve as well.  Weight decay is optax's: `optax.add_decayed_weights`, on W alone.
 
 Sources: Hinton, Training Products of Experts by Minimizing Contrastive Divergence, 2002,
 https://doi.org/10.1162/089976602760128018; Tieleman, Training Restricted Boltzmann Machines using Approximations to the
-Likelihood Gradient, 2008, https://doi.org/10.1145/1390156.1390290.
+Likelihood Gradient, 2008, https://doi.org/10.1145/1390156.1390290; Tieleman and Hinton, Using Fast Weights to Improve
+Persistent Contrastive Divergence, 2009, https://doi.org/10.1145/1553374.1553506.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from genjax.errors import BadInput
-from genjax.types import Array
+from genjax.types import Array, Params
 
 
 def phase_difference(free_energy: Callable[[jax.Array], jax.Array], data: Array, samples: Array) -> jax.Array:
@@ -54,6 +59,35 @@ def phase_difference(free_energy: Callable[[jax.Array], jax.Array], data: Array,
     both = jax.lax.stop_gradient(jnp.concatenate([jnp.asarray(data), jnp.asarray(samples, data.dtype)]))
     seen, drawn = jnp.split(free_energy(both), [len(data)])
     return seen - jnp.mean(drawn)
+
+
+def fast_weights(
+    loss: Callable[[Params], jax.Array], params: Params, fast: Params, rate: float, decay: float = 0.95
+) -> Any:
+    """phi <- decay phi - rate grad loss(theta): what is added to theta where the chains run.
+
+    Args:
+      loss: theta -> scalar nats: the mean of `phase_difference` of this update, whose gradient theta follows too.
+      params: theta.
+      fast: phi, of the structure of theta; zeros at the start.
+      rate: learning rate, > 0; it does not fall with that of theta.
+      decay: in [0, 1); the paper's is 19/20.
+
+    Returns:
+      The new phi.
+
+    Raises:
+      BadInput: a rate that is not above zero, a decay outside [0, 1).
+
+    Source: Tieleman and Hinton, 2009, section 5.
+
+    >>> float(fast_weights(lambda theta: 2.0 * theta, jnp.array(1.0), jnp.array(0.5), 0.1, decay=0.5))
+    0.05
+    """
+    if not rate > 0 or not 0 <= decay < 1:
+        raise BadInput(f"fast weights of rate {rate}, decay {decay}", "allowed: a rate above 0, a decay in [0, 1)")
+    grads = jax.grad(loss)(params)
+    return jax.tree.map(lambda phi, g: decay * phi - rate * g, fast, grads)
 
 
 def sparsity(activity: Array, target: float) -> jax.Array:
