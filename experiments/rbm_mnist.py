@@ -59,7 +59,7 @@ def experiment(
     chains: Count = 100,
     replicas: Count = 10,
     offset_rate: Fraction = 0.01,
-    learning_rate: Positive = 0.1,
+    learning_rate: Positive = 0.05,
     fast_rate: Positive = 0.01,
     weight_decay: NonNegative = 0.0,
     steps: int = 200_000,
