@@ -14,7 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from genjax.models.rbm import OFFSETS, RBM, Machine, machine
+from genjax.models.rbm import OFFSETS, RBM, Machine, Weights, machine
 from genjax.types import Array, Params, State
 
 
@@ -65,10 +65,52 @@ def machine_of(model: RBM, state: State, params: Params | None = None) -> Machin
     >>> machine_of(model, state).hidden_logits(jnp.zeros((1, 2))).tolist()
     [[0.0]]
     """
+    return machine(weights_of(model, state, params), model.units)
+
+
+def weights_of(model: RBM, state: State, params: Params | None = None) -> Weights:
+    """The arrays of `machine_of`.
+
+    Args:
+      model, state, params: as there.
+
+    Returns:
+      Weights.
+
+    Source: this file's head.
+
+    >>> import jax
+    >>> from genjax.models.visible import bernoulli_units
+    >>> model = RBM(bernoulli_units(2), 1)
+    >>> params = model.init(jax.random.key(0), jnp.zeros((1, 2)))
+    >>> state = State(jnp.zeros((), jnp.int32), params, (), first_carry(model, params, jnp.zeros((1, 2))))
+    >>> weights_of(model, state).c.tolist()
+    [0.0]
+    """
     offsets = {OFFSETS: state.carry[OFFSETS]} if model.centred else {}
-    variables = {**(state.params if params is None else params), **offsets}
-    weights: Any = model.apply(variables, method="weights")
-    return machine(weights, model.units)
+    weights: Any = model.apply({**(state.params if params is None else params), **offsets}, method="weights")
+    return weights
+
+
+def uncentred(weights: Weights) -> Weights:
+    """The same distribution without offsets: b - W lambda, c - mu W.
+
+    Args:
+      weights: with or without offsets.
+
+    Returns:
+      Weights without.
+
+    Source: Melchior, Fischer and Wiskott, 2016, section 3.
+
+    >>> ones = jnp.ones(1)
+    >>> uncentred(Weights(jnp.full((1, 1), 2.0), ones, ones, 0.5 * ones, 0.25 * ones)).b.tolist()
+    [0.5]
+    """
+    b, c, w = (jnp.asarray(x) for x in (weights.b, weights.c, weights.w))
+    b = b if weights.mean_h is None else b - jnp.asarray(weights.mean_h) @ w.T
+    c = c if weights.mu is None else c - jnp.asarray(weights.mu) @ w
+    return Weights(w, b, c, deviation=weights.deviation)
 
 
 def followed(model: RBM, state: State, v: Array, rate: float) -> State:

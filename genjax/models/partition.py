@@ -36,8 +36,7 @@ def annealed_there(of: Machine, base: Array, chains: int, betas: Array, key: Key
     >>> from genjax.likelihood.ais import temperatures
     >>> from genjax.models.rbm import Weights, machine
     >>> from genjax.models.visible import bernoulli_units
-    >>> zeros = Weights(jnp.zeros((2, 1)), jnp.zeros(2), jnp.zeros(1), jnp.zeros(2), jnp.zeros(1))
-    >>> of = machine(zeros, bernoulli_units(2))
+    >>> of = machine(Weights(jnp.zeros((2, 1)), jnp.zeros(2), jnp.zeros(1)), bernoulli_units(2))
     >>> found = annealed_there(of, jnp.zeros(2), 4, temperatures((3, 1.0)), jax.random.key(0))
     >>> round(float(found.value), 4)  # 3 log 2
     2.0794
@@ -67,8 +66,7 @@ def annealed_back(of: Machine, base: Array, chains: Array, betas: Array, key: Ke
     >>> from genjax.likelihood.ais import temperatures
     >>> from genjax.models.rbm import Weights, machine
     >>> from genjax.models.visible import bernoulli_units
-    >>> zeros = Weights(jnp.zeros((2, 1)), jnp.zeros(2), jnp.zeros(1), jnp.zeros(2), jnp.zeros(1))
-    >>> of = machine(zeros, bernoulli_units(2))
+    >>> of = machine(Weights(jnp.zeros((2, 1)), jnp.zeros(2), jnp.zeros(1)), bernoulli_units(2))
     >>> found = annealed_back(of, jnp.zeros(2), jnp.zeros((4, 2)), temperatures((3, 1.0)), jax.random.key(0))
     >>> round(float(found.value), 4)  # 3 log 2
     2.0794

@@ -49,8 +49,8 @@ class Weights(NamedTuple):
     w: Array  # [D, H]
     b: Array  # [D], or [B, D]
     c: Array  # [H], or [B, H]
-    mu: Array  # [D]
-    mean_h: Array  # lambda, [H]
+    mu: Array | None = None  # [D]; None: 0
+    mean_h: Array | None = None  # lambda, [H]; None: 0
     deviation: Array | None = None  # sigma [D]; None: 1
 
 
@@ -87,13 +87,14 @@ def machine(weights: Weights, units: Visible, beta: Array | float = 1.0) -> Mach
     Source: this file's head.
 
     >>> from genjax.models.visible import bernoulli_units
-    >>> zeros = Weights(jnp.zeros((2, 1)), jnp.zeros(2), jnp.zeros(1), jnp.zeros(2), jnp.zeros(1))
-    >>> of = machine(zeros, bernoulli_units(2))
+    >>> of = machine(Weights(jnp.zeros((2, 1)), jnp.zeros(2), jnp.zeros(1)), bernoulli_units(2))
     >>> round(float(of.free_energy(jnp.zeros((1, 2)))[0]), 4)  # -log 2: the hidden unit is free
     -0.6931
     """
-    w, mu, mean_h, beta = (jnp.asarray(x) for x in (weights.w, weights.mu, weights.mean_h, beta))
+    w, beta = jnp.asarray(weights.w), jnp.asarray(beta)
     width, hidden = w.shape
+    given = lambda offset, count: jnp.zeros(count, w.dtype) if offset is None else jnp.asarray(offset)
+    mu, mean_h = given(weights.mu, width), given(weights.mean_h, hidden)
     deviation = None if weights.deviation is None else jnp.asarray(weights.deviation)
     rows = lambda bias: jnp.asarray(bias) if jnp.ndim(bias) == 2 else jnp.asarray(bias)[None]
     b, c = rows(weights.b), rows(weights.c)
@@ -200,8 +201,8 @@ class RBM(nn.Module):
     def weights(self) -> Weights:
         """The arrays of the machine."""
         deviation = jnp.exp(0.5 * self.log_variance) if self.scaled else None
-        mu, mean_h = (self.mu, self.mean_h) if self.centred else (jnp.zeros_like(self.b), jnp.zeros_like(self.c))
-        return Weights(self.weight, self.b, self.c, mu, mean_h, deviation)
+        offsets = (self.mu, self.mean_h) if self.centred else (None, None)
+        return Weights(self.weight, self.b, self.c, *offsets, deviation)
 
 
 def gibbs_step(of: Machine) -> Step:
@@ -216,7 +217,7 @@ def gibbs_step(of: Machine) -> Step:
     Source: Hinton, 2002, section 5; Salakhutdinov and Murray, 2008, section 4.1.
 
     >>> from genjax.models.visible import bernoulli_units
-    >>> always = Weights(jnp.zeros((2, 1)), jnp.full(2, 200.0), jnp.zeros(1), jnp.zeros(2), jnp.zeros(1))
+    >>> always = Weights(jnp.zeros((2, 1)), jnp.full(2, 200.0), jnp.zeros(1))
     >>> gibbs_step(machine(always, bernoulli_units(2)))(jnp.zeros((1, 2)), jax.random.key(1)).tolist()
     [[1.0, 1.0]]
     """
