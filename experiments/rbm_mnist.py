@@ -64,6 +64,7 @@ def experiment(
     weight_decay: NonNegative = 0.0,
     steps: int = 200_000,
     batch_size: Count = 100,
+    betas: Count = 14_500,
 ) -> Experiment:
     """Contrastive divergence, persistent or not.
 
@@ -81,6 +82,7 @@ def experiment(
       weight_decay: lambda of the penalty lambda / 2 |W|^2.
       steps: updates.
       batch_size: images in a batch.
+      betas: temperatures of the last annealing; on the way, at most 1,000.
     """
     data = binarized_mnist()
     check_support(data, bernoulli())
@@ -159,7 +161,8 @@ def experiment(
     decay = optax.add_decayed_weights(weight_decay, lambda params: jax.tree.map(lambda p: p.ndim == 2, params))
     init = lambda key, batch: {"params": model.init(key, flat(batch["image"]))["params"]}
     learner = adjusted(minimize(loss, optax.chain(decay, optax.sgd(falling)), init, carry), follow)
-    short, long = temperatures((1_000, 1.0)), temperatures((500, 0.5), (4_000, 0.9), (10_000, 1.0))
+    part = max(betas // 29, 1)  # as published, of 14,500
+    long, short = temperatures((part, 0.5), (8 * part, 0.9), (20 * part, 1.0)), temperatures((min(betas, 1_000), 1.0))
     low, high = (quantities(way) for way in ("from the base rate, in expectation a lower bound", "back from chains"))
     return Experiment(
         stages=[Stage("rbm", learner, batches(data.train, batch_size), steps, steps_per_call=50)],

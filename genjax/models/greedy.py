@@ -3,14 +3,15 @@ r"""The training state of a machine that stands on others: what it sees, and how
 The machines below do not change.  They stand in the carry as `Weights` without offsets, from the lowest on, and the
 machine sees the hidden units that they infer from an image, drawn anew.  It begins as the machine below it turned
 upside down (dbn.py), about the offsets of that one; units beyond the visible ones of that machine begin with the small
-random weights of a fresh machine, so that they differ.
+random weights of a fresh machine, so that they differ.  A machine with fewer hidden units cannot begin so: it begins
+fresh, with the log-odds of the means that it sees.
 
 Source: Hinton, Osindero and Teh, A Fast Learning Algorithm for Deep Belief Nets, 2006,
 https://doi.org/10.1162/neco.2006.18.7.1527.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -101,7 +102,7 @@ def begun_above(below: RBM, previous: State, fresh: State) -> State:
       offsets, and chains where those of the machine below have most probable hidden units.
 
     Raises:
-      BadInput: fewer hidden units than the machine below has visible ones, or another number of chains.
+      BadInput: another number of chains.
 
     Source: this file's head.
 
@@ -117,17 +118,24 @@ def begun_above(below: RBM, previous: State, fresh: State) -> State:
     >>> len(begun.carry["below"]), begun.carry["chains"].shape
     (1, (5, 2))
     """
-    own, small = uncentred(weights_of(below, previous)), fresh.params["params"]["weight"]
+    own, old = uncentred(weights_of(below, previous)), previous.carry[OFFSETS]
     chains = jnp.round(jax.nn.sigmoid(machine_of(below, previous).hidden_logits(previous.carry["chains"])))
     if chains.shape != fresh.carry["chains"].shape:
         told = f"chains {list(fresh.carry['chains'].shape)} above chains {list(chains.shape)}"
         raise BadInput(told, "as many chains in every layer, of as many units as the layer below has hidden ones")
-    turned = upside_down(own, small.shape[1])
-    w = turned.w + small.at[:, : len(own.b)].set(0.0)
-    old = previous.carry[OFFSETS]
-    spare = jnp.full(small.shape[1] - len(own.b), 0.5)
-    plain = {"visible": jnp.zeros_like(turned.b), "hidden": jnp.zeros_like(turned.c)}
-    params = {"weight": w, "visible": turned.b, "hidden": turned.c}
-    moved = recentred({"params": params, OFFSETS: plain}, old["hidden"], jnp.concatenate([old["visible"], spare]))
+    begun, mean_h = _turned(own, old, fresh.params["params"]["weight"])
+    plain = {"visible": jnp.zeros_like(begun.b), "hidden": jnp.zeros_like(begun.c)}
+    params = {"weight": begun.w, "visible": begun.b, "hidden": begun.c}
+    moved = recentred({"params": params, OFFSETS: plain}, old["hidden"], mean_h)
     carry = {**fresh.carry, "chains": chains, OFFSETS: moved[OFFSETS], BELOW: (*previous.carry[BELOW], own)}
     return fresh._replace(params={"params": moved["params"]}, carry=carry)
+
+
+def _turned(own: Weights, old: Mapping[str, Array], small: Array) -> tuple[Weights, jax.Array]:
+    hidden, visible = small.shape[1], own.w.shape[0]
+    if hidden < visible:
+        odds = jax.scipy.special.logit(jnp.clip(jnp.asarray(old["hidden"]), 1e-3, 1 - 1e-3))
+        return Weights(small, odds, jnp.zeros(hidden)), jnp.full(hidden, 0.5)
+    turned = upside_down(own, hidden)
+    spare = jnp.full(hidden - visible, 0.5)
+    return turned._replace(w=turned.w + small.at[:, :visible].set(0.0)), jnp.concatenate([old["visible"], spare])

@@ -64,12 +64,12 @@ def run_chain(step: Step, v: Array, key: Key, steps: int) -> jax.Array:
 
     Args:
       step: (v, key) -> v.
-      v: where the chains begin, [B, D].
+      v: where the chains begin, [B, D], or [R, B, D] of several temperatures.
       key: of the run.
       steps: k, at least 1.
 
     Returns:
-      [B, D].
+      The shape of v.
 
     Raises:
       BadInput: no steps, or no chains.
@@ -79,8 +79,8 @@ def run_chain(step: Step, v: Array, key: Key, steps: int) -> jax.Array:
     """
     if steps < 1:
         raise BadInput(f"k = {steps}", "allowed: Gibbs steps, at least 1")
-    if jnp.ndim(v) != 2 or not len(v):
-        raise BadInput(f"chains of shape {list(jnp.shape(v))}", "allowed: [B, D], at least one chain")
+    if jnp.ndim(v) not in (2, 3) or not jnp.size(v):
+        raise BadInput(f"chains of shape {list(jnp.shape(v))}", "allowed: [B, D] or [R, B, D], at least one chain")
     v = jnp.asarray(v)
     if steps == 1:
         return step(v, jax.random.fold_in(key, 0))
