@@ -136,18 +136,20 @@ def test_the_measure_is_the_bound(offline):
 
 @pytest.mark.slow
 def test_a_run_goes_on_between_two_layers_and_within_each(offline, tmp_path):
-    """Stopped in the first layer, in the second and in up-down: the same digests as the run that was not."""
-    make = lambda: function("dbn_mnist")(**TINY, up_down=40)
+    """Stopped again and again, within each stage and between them: the same digests as the run that was not."""
+    make = lambda: function("dbn_mnist")(**TINY | {"widths": (6, 5)}, up_down=40)
     every = Options(checkpoint_every=20, log_every=20, evaluate_every=40)
-    for _ in range(3):
-        with pytest.raises(Preempted):
-            go(make(), tmp_path / "parts", every, 5)
-    go(make(), tmp_path / "parts", every)
-    outcome, _ = go(make(), tmp_path / "whole", every)
+    stops = 0
+    for _ in range(12):
+        try:
+            go(make(), tmp_path / "parts", every, 3)
+        except Preempted:
+            stops += 1
+    assert stops >= 4
+    go(make(), tmp_path / "whole", every)
     whole, parts = digests(tmp_path / "whole"), digests(tmp_path / "parts")
     assert {place: parts[place] for place in whole} == whole
-    assert len({seal.stage for seal in seals(tmp_path / "whole")}) == 3
-    assert outcome.results["test_there/neg_bound"].value < 300
+    assert len({seal.stage for seal in seals(tmp_path / "whole")}) > 1
 
 
 @pytest.mark.slow
