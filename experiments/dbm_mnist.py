@@ -54,7 +54,7 @@ def experiment(
     hidden: Count = 500,
     deep: Count = 1_000,
     k: Count = 1,
-    sweeps: Count = 10,
+    sweeps: Count = 5,
     chains: Count = 100,
     offset_rate: Fraction = 0.01,
     learning_rate: Positive = 0.05,
@@ -99,7 +99,7 @@ def experiment(
         difference = phase_difference(at(state, params).free_energy, batch["units"], samples)
         return Out(difference, carry={**state.carry, "chains": samples})
 
-    def update(state, batch, key):  # the means of h2 are the same before and after the offsets have moved
+    def update(state, batch, key):  # one mean field serves both: p(h1, h2 | v) does not move with the offsets
         return centred.update(state, {**batch, "units": inferred(state, batch, sweeps)}, key)
 
     def base(state):  # log-odds of mean units, each on its own

@@ -4,8 +4,10 @@ Paper:    Salakhutdinov and Murray, On the Quantitative Analysis of Deep Belief 
           quoted by Burda, Grosse and Salakhutdinov 2015); CD-1 -125.5 and CD-3 -105.5 (from memory)
 Command:  genjax data prepare binarized_mnist; genjax train experiments/rbm_mnist.py
           the ladder of CD: --chains-from data --k 1, 3, 25
-Cost:     TBD
-Measured: TBD
+Cost:     13 min 40 s on one core of an AMD EPYC, 93 s of it in annealing
+Measured: test -log p(x) = 86.65 ± 0.24 nats there, 86.74 ± 0.24 back (estimates, N=10,000, raw, step 200,000); log Z
+          897.1 and 897.2 ± 0.07, 2026-11-24
+          the ladder, --chains-from data --steps 100000: k=1 115.2 ± 0.3, k=3 100.1 ± 0.3, each there and back alike
 
 Every look anneals 100 walks through 1,000 temperatures from the base rate to the machine, and as many back from its
 chains; the end takes the published 14,500.  The first is in expectation a lower bound of log Z, so that its -log p is
@@ -146,7 +148,8 @@ def experiment(
         return tiles(pictures(seen.swapaxes(0, 1).reshape(-1, D)), 16)
 
     def inpainting(state, key):  # test images, their right half hidden, and filled in by 1,000 steps of clamped chains
-        real = jnp.asarray(data.test.arrays["image"][:16], jnp.float32)
+        images = data.test.arrays["image"]  # sorted by digit
+        real = jnp.asarray(images[:: max(len(images) // 16, 1)][:16], jnp.float32)
         known = jnp.broadcast_to(jnp.arange(SIDE)[None] < SIDE // 2, (SIDE, SIDE)).reshape(-1)
         start_key, key = jax.random.split(key)
         start = jnp.where(known[None], flat(real), sample_bernoulli(jnp.broadcast_to(base, (16, D)), start_key))
