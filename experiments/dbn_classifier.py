@@ -4,8 +4,16 @@ Paper:    Hinton, Osindero and Teh, A Fast Learning Algorithm for Deep Belief Ne
           fine-tuning (from memory); 1.27 % of 784-500-2000 as quoted
 Command:  genjax data prepare mnist; genjax train experiments/dbn_classifier.py
           and with --labels 1000, --labels 100, each also with --no-pretrained
-Cost:     TBD
-Measured: TBD
+          (of 1,000 labels 3,000 updates were taken, of 100 labels 1,000: --steps)
+Cost:     7 min 30 s on one core of an AMD EPYC with all labels, 5 of them for the machines
+Measured: test errors (N=10,000, raw), 2026-11-24; wanted of all labels: at most 1.4 %, missed
+
+    labels             all            1,000          100
+    pretrained     1.62 ± 0.13 %   9.76 ± 0.30 %  27.88 ± 0.45 %
+    at random      1.70 ± 0.13 %  13.07 ± 0.34 %  29.81 ± 0.46 %
+
+          with --dropout 0.2 --learning-rate 3e-4 and all labels 1.74 ± 0.13 %
+          ten neighbours of validation images (N=2,000): 4.70 ± 0.47 % errors by features, 5.65 ± 0.52 % by pixels
 
 The machines of dbn_mnist.py are trained on images without labels, binarized anew for each batch; then a layer of ten
 logits is put on top, and all weights descend the cross-entropy on grey images.  Nothing is selected by labels that the
@@ -36,7 +44,7 @@ def experiment(
     pretrained: bool = True,
     widths: tuple[int, ...] = (500, 2000),
     machine_rate: Positive = 0.05,
-    machine_steps: int = 40_000,
+    machine_steps: int = 20_000,
     learning_rate: Positive = 1e-3,
     steps: int = 20_000,
     dropout: Fraction = 0.0,

@@ -3,8 +3,12 @@
 Paper:    none; the protocol is that of vae_anomaly.py
 Command:  genjax train experiments/rbm_anomaly.py
           genjax sweep experiments/rbm_anomaly.py held_out=0,1,2,3,4,5,6,7,8,9
-Cost:     TBD
-Measured: TBD
+Cost:     12 s of processor time a digit, compilation included
+Measured: AUROC (174 to 183 anomalies of each digit against 220 to 230 others, raw, step 20,000), 2026-11-24
+
+    digit              0     1     2     3     4     5     6     7     8     9    mean
+    free_energy      0.948 0.627 0.965 0.854 0.969 0.951 0.894 0.951 0.876 0.855  0.889
+    independent      0.669 0.502 0.712 0.550 0.874 0.625 0.638 0.747 0.279 0.629  0.623
 
 F(v) is -log p(v) but for log Z, which all images share, so that nothing needs to be estimated to rank them.  Beside it
 stands -log p of independent pixels with the means of the training images: what a machine has to beat.
