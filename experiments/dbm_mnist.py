@@ -36,7 +36,7 @@ from genjax import (
 )
 from genjax.data import batches, binarized_mnist
 from genjax.distributions import sample_bernoulli
-from genjax.likelihood.ais import temperatures
+from genjax.likelihood.ais import published_temperatures, temperatures
 from genjax.losses.energy import phase_difference
 from genjax.models.centering import OFFSETS, first_carry, followed, machine_of, weights_of
 from genjax.models.dbm import mean_field, variational_free_energy
@@ -143,7 +143,7 @@ def experiment(
     init = lambda key, batch: {"params": model.init(key, jnp.zeros((1, D + deep)))["params"]}
     centred = adjusted(minimize(loss, optax.chain(decay, optax.sgd(falling)), init, carry), follow)
     learner = Learner(centred.init, update)
-    short, long = temperatures((1_000, 1.0)), temperatures((500, 0.5), (4_000, 0.9), (10_000, 1.0))
+    short, long = temperatures((1_000, 1.0)), published_temperatures(14_500)
     low, high = (quantities(way) for way in ("from the base rate, in expectation a lower bound", "back from chains"))
     return Experiment(
         stages=[Stage("dbm", learner, batches(data.train, batch_size), steps, steps_per_call=50)],

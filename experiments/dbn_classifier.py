@@ -137,7 +137,8 @@ class Classifier(nn.Module):
 
 def chosen(label, count):
     """The first rows of each class, as many of each; all rows for zero."""
-    if not 0 <= count <= len(label) or count % CLASSES:
-        raise BadInput(f"labels = {count}", f"allowed: 0 for all, or multiples of {CLASSES} up to {len(label):,}")
+    most = CLASSES * int(np.bincount(label, minlength=CLASSES).min())
+    if not 0 <= count <= most or count % CLASSES:
+        raise BadInput(f"labels = {count}", f"allowed: 0 for all, or multiples of {CLASSES} up to {most:,}")
     rows = [np.flatnonzero(label == each)[: count // CLASSES] for each in range(CLASSES)]
     return np.sort(np.concatenate(rows)) if count else np.arange(len(label))

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import optax
 
 from genjax import (
+    BadInput,
     Count,
     Evaluation,
     Experiment,
@@ -38,7 +39,7 @@ from genjax import (
 )
 from genjax.data import batches, binarized_mnist
 from genjax.distributions import sample_bernoulli
-from genjax.likelihood.ais import temperatures
+from genjax.likelihood.ais import published_temperatures, temperatures
 from genjax.likelihood.pseudo import log_pseudo_likelihood
 from genjax.losses.energy import fast_weights, phase_difference
 from genjax.models.centering import first_carry, followed, machine_of
@@ -80,12 +81,14 @@ def experiment(
       replicas: temperatures of each, where they are tempered; evenly from 0 to 1.
       offset_rate: how far the offsets move towards the means of a batch in an update.
       learning_rate: of gradient descent at the start; it falls to zero along a line.
-      fast_rate: of the fast weights; it does not fall.
+      fast_rate: of the fast weights; it does not fall.  Offsets follow the machine without them.
       weight_decay: lambda of the penalty lambda / 2 |W|^2.
       steps: updates.
       batch_size: images in a batch.
-      betas: temperatures of the last annealing; on the way, at most 1,000.
+      betas: temperatures of the last annealing, at least 3; on the way, at most 1,000.
     """
+    if chains_from == "tempered" and replicas < 2:
+        raise BadInput(f"replicas = {replicas}", "allowed: whole numbers from 2")
     data = binarized_mnist()
     check_support(data, bernoulli())
     base = jnp.asarray(logit_of_mean(data.train.arrays["image"], 2).reshape(-1))
@@ -164,8 +167,7 @@ def experiment(
     decay = optax.add_decayed_weights(weight_decay, lambda params: jax.tree.map(lambda p: p.ndim == 2, params))
     init = lambda key, batch: {"params": model.init(key, flat(batch["image"]))["params"]}
     learner = adjusted(minimize(loss, optax.chain(decay, optax.sgd(falling)), init, carry), follow)
-    part = max(betas // 29, 1)  # as published, of 14,500
-    long, short = temperatures((part, 0.5), (8 * part, 0.9), (20 * part, 1.0)), temperatures((min(betas, 1_000), 1.0))
+    short, long = temperatures((min(betas, 1_000), 1.0)), published_temperatures(betas)
     low, high = (quantities(way) for way in ("from the base rate, in expectation a lower bound", "back from chains"))
     return Experiment(
         stages=[Stage("rbm", learner, batches(data.train, batch_size), steps, steps_per_call=50)],

@@ -24,10 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, adjusted, minimize
+from genjax import BadInput, Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, adjusted, minimize
 from genjax.data import Split, batches, mnist_thresholded, scaled
 from genjax.distributions import sample_bernoulli
-from genjax.likelihood.ais import enumerated_log_partition
+from genjax.likelihood.ais import MOST_UNITS, enumerated_log_partition
 from genjax.losses.energy import phase_difference
 from genjax.models.centering import first_carry, followed, machine_of
 from genjax.models.observation import bernoulli, check_support, logit_of_mean
@@ -64,6 +64,10 @@ def experiment(
     """
     data = mnist_thresholded()
     check_support(data, bernoulli())
+    if hidden > MOST_UNITS:
+        raise BadInput(
+            f"hidden = {hidden}", f"allowed: 1 to {MOST_UNITS}, as log Z is enumerated", "more: rbm_mnist.py"
+        )
     images = lambda *splits: np.concatenate([split.arrays["image"] for split in splits])
     kept = lambda x: Split({"image": 1 - x if negative else x}, scaled(2))
     train, test = kept(images(data.train, data.validation)), kept(images(data.test))  # as published: 60,000 images

@@ -3,8 +3,9 @@
 Paper:    Boulanger-Lewandowski, Bengio and Vincent, Modeling Temporal Dependencies in High-Dimensional Sequences, 2012,
           arXiv:1206.6392, Table 1: 6.27 nats a frame (from memory; there by annealed importance sampling)
 Command:  genjax data prepare jsb_chorales --from DIR; genjax train experiments/rnn_rbm_chorales.py
-Cost:     TBD
-Measured: TBD
+Cost:     132 s of processor time on one CPU core, start, compilation and evaluation included
+Measured: test 6.405 ± 0.14 nats a frame (exact, the first frame included; N=77 chorales, ema, step 12,000), 2026-11-24;
+          16 chorales of the validation split 6.212 exact, and by annealing of the same machines 6.197 there, 6.215 back
 
 Every frame has a machine and a log Z of its own.  Up to 16 hidden units it is a sum over all their states, and every
 number below is exact.  With more (`--hidden 150`) it is annealed, from the visible biases of the frame to its machine

@@ -290,7 +290,7 @@ def test_an_update_sees_the_means_of_both_sides(tiny):
     params, before = state.params["params"], state.carry["offsets"]
     after = jax.jit(stage.learner.update)(state, batch, KEY)[0].carry["offsets"]
     weights = Weights(params["weight"], params["visible"], params["hidden"], before["visible"], before["hidden"])
-    x = completed(weights, batch["image"].reshape(20, -1), 10)
+    x = completed(weights, batch["image"].reshape(20, -1), 5)
     h1 = jax.nn.sigmoid(params["hidden"][None] + (x - before["visible"][None]) @ params["weight"])
     np.testing.assert_allclose(after["visible"], 0.5 * (before["visible"] + x.mean(axis=0)), atol=1e-5)
     np.testing.assert_allclose(after["hidden"], 0.5 * (before["hidden"] + h1.mean(axis=0)), atol=1e-5)

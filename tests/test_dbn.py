@@ -46,9 +46,14 @@ def above(seed=5):
 
 
 def network():
-    """Untied: generation and recognition differ."""
-    plain = stacked(bottom(), above())
+    """4-3-3-3, untied: generation and recognition differ, and so do the two directed layers."""
+    plain = stacked(bottom(), above(6), above())
     return plain._replace(generation=tuple(Layer(1.5 * layer.w, layer.bias - 0.3) for layer in plain.generation))
+
+
+def tied(dbn):
+    """Generation by the weights of recognition."""
+    return dbn._replace(generation=stacked(bottom(), above(6), above()).generation)
 
 
 def bernoulli(x, logits):
@@ -57,19 +62,21 @@ def bernoulli(x, logits):
 
 
 def enumerated(dbn):
-    """log p(h) [8], log p(v | h) [16, 8], log q(h | v) [16, 8], by the definitions, in float64."""
+    """log p(v, h1, h2) and log q(h1, h2 | v), [16, 8, 8], log p(h2) [8] and log Z, by the definitions, in float64."""
     w, b, c = (np.float64(x) for x in dbn.top[:3])
-    joint = HIDDEN @ b[:, None] + (TOP @ c)[None] + HIDDEN @ w @ TOP.T
-    log_h = scipy.special.logsumexp(joint, axis=1)
-    down, up = ([np.float64(x) for x in layer] for layer in (dbn.generation[0], dbn.recognition[0]))
-    given_h = bernoulli(V, HIDDEN @ down[0] + down[1])
-    given_v = bernoulli(HIDDEN, V @ up[0] + up[1]).T
-    return log_h - scipy.special.logsumexp(log_h), given_h, given_v, scipy.special.logsumexp(log_h)
+    log_h = scipy.special.logsumexp(HIDDEN @ b[:, None] + (TOP @ c)[None] + HIDDEN @ w @ TOP.T, axis=1)
+    log_z = scipy.special.logsumexp(log_h)
+    (g1, g2), (r1, r2) = (
+        [[np.float64(x) for x in layer] for layer in side] for side in (dbn.generation, dbn.recognition)
+    )
+    v_given_h, h_given_g = bernoulli(V, HIDDEN @ g1[0] + g1[1]), bernoulli(HIDDEN, HIDDEN @ g2[0] + g2[1])
+    h_given_v, g_given_h = bernoulli(HIDDEN, V @ r1[0] + r1[1]).T, bernoulli(HIDDEN, HIDDEN @ r2[0] + r2[1]).T
+    joint = v_given_h[:, :, None] + h_given_g[None] + (log_h - log_z)[None, None]
+    return joint, h_given_v[:, :, None] + g_given_h[None], log_h - log_z, log_z
 
 
 def exact(dbn):
-    log_h, given_h, _, _ = enumerated(dbn)
-    return scipy.special.logsumexp(log_h[None] + given_h, axis=1)
+    return scipy.special.logsumexp(enumerated(dbn)[0], axis=(1, 2))
 
 
 def test_uncentred_is_the_same_law():
@@ -109,9 +116,8 @@ def test_a_tied_network_is_its_machine():
 def check_bound(log_weights):
     """20,000 draws for each of all 16 v: E w = Z p(v), E log w is the enumerated bound and below log p (5 errors)."""
     dbn = network()
-    log_h, given_h, given_v, log_z = enumerated(dbn)
-    paths = log_h[None] + given_h - given_v
-    wanted = np.sum(np.exp(given_v) * paths, axis=1)
+    joint, log_q, _, log_z = enumerated(dbn)
+    wanted = np.sum(np.exp(log_q) * (joint - log_q), axis=(1, 2))
     found = np.float64(jax.jit(lambda v: log_weights(dbn, v, KEY))(jnp.tile(jnp.float32(V), (20_000, 1))))
     log_w = found.reshape(20_000, 16) - log_z
     error = lambda x: 5 * x.std(axis=0) / np.sqrt(len(x)) + 1e-4
@@ -131,7 +137,9 @@ def test_the_bound():
     )
     rejects(
         check_bound,
-        lambda dbn, v, key: log_weights(dbn._replace(generation=stacked(bottom(), above()).generation), v, key),
+        lambda dbn, v, key: log_weights(
+            dbn._replace(generation=stacked(bottom(), above(6), above()).generation), v, key
+        ),
     )
     rejects(
         check_bound,
@@ -141,10 +149,38 @@ def test_the_bound():
     rejects(check_bound, other_units)
 
 
+def one_key(layers, first, key):
+    """Every layer drawn with the same key."""
+    units = [first]
+    for of in logits_of(layers):
+        uniform = jax.random.uniform(key, (len(first), 4))
+        logits = of(units[-1])
+        units.append((uniform[:, : logits.shape[1]] < jax.nn.sigmoid(logits)).astype(jnp.float32))
+    return units
+
+
+def weights_by_one_key(dbn, v, key):
+    units = one_key(dbn.recognition, v, key)
+    log_q, log_p = (
+        -layers_nll(units, logits_of(dbn.recognition)),
+        -layers_nll(units[::-1], logits_of(dbn.generation[::-1])),
+    )
+    return log_p - top_machine(dbn).free_energy(units[-1]) - log_q
+
+
+def test_a_key_for_each_layer():
+    rejects(check_bound, weights_by_one_key)
+    rejects(check_samples, lambda dbn, h, key: one_key(dbn.generation[::-1], h, key)[::-1])
+    other_order = lambda dbn: dbn._replace(
+        generation=(dbn.generation[0], dbn.generation[1]._replace(w=dbn.generation[1].w.T))
+    )
+    rejects(check_samples, lambda dbn, h, key: draw_down(other_order(dbn), h, key))
+
+
 def check_samples(draw_down):
     """40,000 exact states of the top layer, drawn down: chi-square against the exact p(v), p > 1e-4."""
     dbn = network()
-    log_h, *_ = enumerated(dbn)
+    _, _, log_h, _ = enumerated(dbn)
     h = jnp.float32(HIDDEN[np.random.default_rng(0).choice(8, size=40_000, p=np.exp(log_h))])
     units = draw_down(dbn, h, KEY)
     np.testing.assert_array_equal(units[-1], h)
@@ -154,10 +190,7 @@ def check_samples(draw_down):
 
 def test_samples():
     check_samples(draw_down)
-    swapped = lambda dbn: dbn._replace(
-        generation=tuple(Layer(l.w.T, r.bias) for l, r in zip(dbn.recognition, dbn.generation, strict=True))
-    )
-    rejects(check_samples, lambda dbn, h, key: draw_down(swapped(dbn), h, key))
+    rejects(check_samples, lambda dbn, h, key: draw_down(tied(dbn), h, key))
 
 
 def check_gradients(wake_sleep):
@@ -170,14 +203,16 @@ def check_gradients(wake_sleep):
         return jnp.mean(wake_sleep(awake, dreamt, logits_of(dbn.generation), logits_of(dbn.recognition)))
 
     found = jax.grad(loss)(dbn)
-    (v, h), (dream_v, dream_h) = ([np.float64(x) for x in units] for units in (awake, dreamt))
     arrays = lambda layer: Layer(*map(np.float64, layer))
-    down, up = arrays(dbn.generation[0]), arrays(dbn.recognition[0])
-    of_down, of_up = v - s(h @ down.w + down.bias), dream_h - s(dream_v @ up.w + up.bias)
-    np.testing.assert_allclose(found.generation[0].w, -h.T @ of_down / 3, atol=1e-6)
-    np.testing.assert_allclose(found.generation[0].bias, -of_down.mean(axis=0), atol=1e-6)
-    np.testing.assert_allclose(found.recognition[0].w, -dream_v.T @ of_up / 5, atol=1e-6)
-    np.testing.assert_allclose(found.recognition[0].bias, -of_up.mean(axis=0), atol=1e-6)
+    awake, dreamt = ([np.float64(x) for x in units] for units in (awake, dreamt))
+    for number in range(2):
+        down, up = arrays(dbn.generation[number]), arrays(dbn.recognition[number])
+        low, high, dream_low, dream_high = awake[number], awake[number + 1], dreamt[number], dreamt[number + 1]
+        of_down, of_up = low - s(high @ down.w + down.bias), dream_high - s(dream_low @ up.w + up.bias)
+        np.testing.assert_allclose(found.generation[number].w, -high.T @ of_down / 3, atol=1e-6)
+        np.testing.assert_allclose(found.generation[number].bias, -of_down.mean(axis=0), atol=1e-6)
+        np.testing.assert_allclose(found.recognition[number].w, -dream_low.T @ of_up / 5, atol=1e-6)
+        np.testing.assert_allclose(found.recognition[number].bias, -of_up.mean(axis=0), atol=1e-6)
     assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(found.top))
 
 
@@ -198,6 +233,8 @@ def test_features_are_the_means_of_each_layer():
 def test_bad_input():
     with pytest.raises(BadInput, match="layer 2 has 4 visible units, the layer below 3 hidden ones"):
         stacked(bottom(), bottom())
+    with pytest.raises(BadInput, match="offsets or deviations"):
+        stacked(bottom()._replace(mu=jnp.zeros(4)))
     with pytest.raises(BadInput, match="no machines"):
         stacked()
     with pytest.raises(BadInput, match="hidden = 2 above 4"):

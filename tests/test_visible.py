@@ -1,6 +1,7 @@
 """Visible units that are real, one of K, or of several kinds: by quadrature and by enumeration in float64."""
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -224,6 +225,10 @@ BAD = {
     "row 0, number 1 of the data is nan": lambda: gaussian_units(2).check(np.array([[0.0, np.nan]])),
     "row 0, number 0 of the data is 1": lambda: categorical_units(1, 2).check(np.array([[1.0, 1.0]])),
     "row 0, number 0 of the data is 2": lambda: JOINED.check(np.array([[0.0, 1.0, 2.0, 0.0, 0.0]])),
+    "row 0, number 1 of the data is nan ": lambda: bernoulli_units(2).check(np.array([[0.0, np.nan]])),
+    r"data of shape [1, 3]": lambda: bernoulli_units(2).check(np.zeros((1, 3))),
+    "labels from 0 to 3": lambda: one_hot(np.array([[0], [3]]), 3),
+    "units of width 3": lambda: machine(lively(2), bernoulli_units(3)),
     "visible = 0": lambda: gaussian_units(0),
     "levels = 1": lambda: categorical_units(3, 1),
     "joined_units": lambda: joined_units(),
@@ -232,7 +237,7 @@ BAD = {
 
 @pytest.mark.parametrize(("message", "call"), BAD.items(), ids=BAD)
 def test_bad_input(message, call):
-    with pytest.raises(BadInput, match=message.replace("(", r"\(")) as error:
+    with pytest.raises(BadInput, match=re.escape(message.strip())) as error:
         call()
     assert 2 <= len(error.value.lines) <= 3
 

@@ -9,7 +9,7 @@ return the dtype of their first argument.
 Pixels on a grid: an image with L levels holds the values level / (L - 1), level = 0 .. L-1, all in [0, 1].
 """
 
-from genjax.distributions.arrays import event_sum, log_mean_exp, upcast
+from genjax.distributions.arrays import event_sum, log_mean_exp, softplus, upcast
 from genjax.distributions.discrete import (
     bernoulli_log_prob,
     categorical_log_prob,
@@ -77,5 +77,6 @@ __all__ = [
     "sample_logistic_mixture",
     "sample_normal",
     "sample_relaxed_bernoulli",
+    "softplus",
     "upcast",
 ]

@@ -1,4 +1,4 @@
-"""What every log-probability needs: precision, sums over an event, averages of probabilities."""
+"""What every log-probability needs: precision, sums over an event, averages of probabilities, log (1 + exp x)."""
 
 import math
 
@@ -57,3 +57,23 @@ def log_mean_exp(values: Array, axis: int = 0) -> jax.Array:
     """
     values = upcast(values)
     return jax.nn.logsumexp(values, axis=axis) - math.log(values.shape[axis])
+
+
+@jax.custom_jvp
+def softplus(x: Array) -> jax.Array:
+    """log(1 + exp(x)) within 1e-7 nats, faster than `jax.nn.softplus`, which is exact where it is tiny.
+
+    Args:
+      x: [...] log-odds.
+
+    Returns:
+      [...] nats, >= 0; the derivative is the logistic function of x.
+
+    >>> round(float(softplus(jnp.array(0.0))), 4), float(softplus(jnp.array(200.0)))
+    (0.6931, 200.0)
+    """
+    x = upcast(x)
+    return jnp.maximum(x, 0.0) + jnp.log(1.0 + jnp.exp(-jnp.abs(x)))
+
+
+softplus.defjvps(lambda tangent, _, x: tangent * jax.nn.sigmoid(x))

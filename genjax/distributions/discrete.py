@@ -65,7 +65,7 @@ def sample_bernoulli(logits: Array, key: Key) -> jax.Array:
     [0.0, 1.0]
     """
     logits = jnp.asarray(logits)
-    uniform = (random_words(key, logits.shape) >> 8).astype(jnp.float32) * 2.0**-24  # 24 bits, all a float32 can tell
+    uniform = (random_words(key, logits.shape) >> 8).astype(jnp.float32) * 2.0**-24  # smaller p count as 2^-24
     return (uniform < jax.nn.sigmoid(upcast(logits))).astype(logits.dtype)
 
 

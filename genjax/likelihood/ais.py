@@ -99,10 +99,34 @@ def temperatures(*parts: tuple[int, float]) -> np.ndarray:
     [0.0, 0.25, 0.5, 1.0]
     """
     ends = [0.0, *(float(end) for _, end in parts)]
-    if any(count < 1 for count, _ in parts) or sorted(set(ends)) != ends or ends[-1] != 1.0:
+    whole = all(isinstance(count, int) and count >= 1 for count, _ in parts)
+    if not whole or not (np.diff(ends) > 0).all() or ends[-1] != 1.0:
         raise BadInput(f"temperatures {parts}", "allowed: parts (count from 1, beta), the betas rising to 1")
     pieces = [np.linspace(a, b, count + 1)[1:] for (count, _), a, b in zip(parts, ends[:-1], ends[1:], strict=True)]
     return np.concatenate([[0.0], *pieces]).astype(np.float32)
+
+
+def published_temperatures(count: int) -> np.ndarray:
+    """So many temperatures in the proportions of the paper: 1 of 29 up to 0.5, 8 up to 0.9, 20 up to 1.
+
+    Args:
+      count: K, at least 3; the paper's is 14,500.
+
+    Returns:
+      [K + 1] float32.
+
+    Raises:
+      BadInput: fewer than 3.
+
+    Source: Salakhutdinov and Murray, 2008, section 6.
+
+    >>> len(published_temperatures(14_500)), float(published_temperatures(14_500)[500])
+    (14501, 0.5)
+    """
+    if count < 3:
+        raise BadInput(f"temperatures: {count}", "allowed: whole numbers from 3")
+    first, second = max(count // 29, 1), max(8 * count // 29, 1)
+    return temperatures((first, 0.5), (second, 0.9), (count - first - second, 1.0))
 
 
 def annealed_importance_sampling(
@@ -214,6 +238,6 @@ def _checked(start: Array, betas: Array) -> jax.Array:
     if jnp.ndim(start) != 2 or not len(start):
         raise BadInput(f"chains of shape {list(jnp.shape(start))}", "allowed: [B, D], at least one chain")
     known = np.asarray(betas)
-    if known.ndim != 1 or len(known) < 2 or known[0] != 0 or known[-1] != 1 or (np.diff(known) <= 0).any():
+    if known.ndim != 1 or len(known) < 2 or known[0] != 0 or known[-1] != 1 or not (np.diff(known) > 0).all():
         raise BadInput("betas that do not rise from 0 to 1", "temperatures((500, 0.5), (4000, 0.9), (10000, 1.0))")
     return jnp.asarray(known, jnp.float32)

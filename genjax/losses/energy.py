@@ -25,6 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from genjax.distributions import upcast
 from genjax.errors import BadInput
 from genjax.types import Array, Params
 
@@ -56,9 +57,37 @@ def phase_difference(free_energy: Callable[[jax.Array], jax.Array], data: Array,
             f"data {list(jnp.shape(data))}, samples {list(jnp.shape(samples))}",
             "allowed: [B, D] and [M, D] with at least one sample",
         )
-    both = jax.lax.stop_gradient(jnp.concatenate([jnp.asarray(data), jnp.asarray(samples, data.dtype)]))
+    both = jax.lax.stop_gradient(jnp.concatenate([upcast(data), upcast(samples)]))
     seen, drawn = jnp.split(free_energy(both), [len(data)])
     return seen - jnp.mean(drawn)
+
+
+def paired_phases(free_energy: Callable[[jax.Array], jax.Array], data: Array, samples: Array) -> jax.Array:
+    """F_i(v_i) - F_i(v'_i): the phases where each example has a law of its own, p(v | y_i), and one sample of it.
+
+    Args:
+      free_energy: v [B, D] -> F_i(v_i) [B] nats, row i that of law i, differentiable in the parameters.
+      data: v [B, D].
+      samples: v' [B, D], row i of law i; they count as constants.
+
+    Returns:
+      [B] nats; rows may be left out, which leaves out both of their phases.  Kind: none, as `phase_difference`.
+
+    Raises:
+      BadInput: shapes that differ.
+
+    Source: Mnih, Larochelle and Hinton, Conditional Restricted Boltzmann Machines for Structured Output Prediction,
+    2011, https://arxiv.org/abs/1202.3748, section 3.
+
+    >>> moved = lambda b: paired_phases(lambda v: -jnp.sum(v * b, axis=1), jnp.ones((2, 1)), jnp.eye(2)[:, :1])
+    >>> jax.grad(lambda b: moved(b).sum())(jnp.zeros((2, 1))).tolist()  # where the sample lacks what the data have
+    [[0.0], [-1.0]]
+    """
+    if jnp.ndim(data) != 2 or jnp.shape(data) != jnp.shape(samples):
+        told = f"data {list(jnp.shape(data))}, samples {list(jnp.shape(samples))}"
+        raise BadInput(told, "allowed: [B, D] and [B, D], a sample for each example")
+    seen, drawn = jax.lax.stop_gradient((upcast(data), upcast(samples)))
+    return free_energy(seen) - free_energy(drawn)
 
 
 def fast_weights(

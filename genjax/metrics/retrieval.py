@@ -69,7 +69,7 @@ def neighbour_error(neighbours: Array, own: Array, classes: int) -> jax.Array:
     Args:
       neighbours: labels [B, k], the nearest first.
       own: labels [B].
-      classes: how many there are.
+      classes: how many there are; labels lie in 0 .. classes - 1.
 
     Returns:
       [B] zeros and ones.
@@ -80,6 +80,7 @@ def neighbour_error(neighbours: Array, own: Array, classes: int) -> jax.Array:
     [0.0, 1.0]
     """
     near = jnp.asarray(neighbours)
-    nearer = 1.0 - 0.5 * jnp.arange(near.shape[1]) / near.shape[1] / near.shape[1]  # less than one vote in all
-    votes = jnp.sum(jax.nn.one_hot(near, classes) * nearer[None, :, None], axis=1)
+    hot, rank = jax.nn.one_hot(near, classes), jnp.arange(near.shape[1], dtype=jnp.float32)
+    first = jnp.min(jnp.where(hot > 0, rank[None, :, None], near.shape[1]), axis=1)
+    votes = jnp.sum(hot, axis=1) - first / (2 * near.shape[1])  # the rank of the nearest is less than a vote
     return (jnp.argmax(votes, axis=-1) != jnp.asarray(own)).astype(jnp.float32)

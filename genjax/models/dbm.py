@@ -44,7 +44,7 @@ def posterior(weights: Weights, v: Array) -> Machine:
       A Machine of h2 [B, H2] and h1 [B, H1].
 
     Raises:
-      BadInput: v so wide that no h2 is left.
+      BadInput: v so wide that no h2 is left; learned deviations.
 
     Source: Salakhutdinov and Hinton, 2009, eqs. 9-12.
 
@@ -55,6 +55,8 @@ def posterior(weights: Weights, v: Array) -> Machine:
     w, b, mu = jnp.asarray(weights.w), jnp.asarray(weights.b), _offsets(weights)
     if jnp.ndim(v) != 2 or not 0 < v.shape[1] < len(w):
         raise BadInput(f"v has shape {list(jnp.shape(v))}", f"allowed: [B, D], D below the {len(w)} units of [v, h2]")
+    if weights.deviation is not None:
+        raise BadInput("a deep machine with deviations", "allowed: units without", "standardise the data")
     below = v.shape[1]
     c = jnp.asarray(weights.c)[None] + (jnp.asarray(v) - mu[None, :below]) @ w[:below]
     return machine(Weights(w[below:], b[below:], c, mu[below:], weights.mean_h), bernoulli_units(len(w) - below))

@@ -19,6 +19,7 @@ https://doi.org/10.1162/neco.2006.18.7.1527; Salakhutdinov and Murray, On the Qu
 Networks, 2008, https://doi.org/10.1145/1390156.1390266.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -59,7 +60,8 @@ def stacked(*machines: Weights) -> DBN:
       A DBN whose directed layers use W in both directions.
 
     Raises:
-      BadInput: no machines, or one that has not as many visible units as the one below has hidden ones.
+      BadInput: no machines, one with offsets or deviations, or one that has not as many visible units as the one below
+        has hidden ones.
 
     Source: Hinton, Osindero and Teh, 2006, section 4.
 
@@ -69,6 +71,7 @@ def stacked(*machines: Weights) -> DBN:
     """
     if not machines:
         raise BadInput("a stack of no machines", "allowed: at least one")
+    _plain(*machines)
     for number, (below, above) in enumerate(itertools.pairwise(machines), start=2):
         if below.w.shape[1] != above.w.shape[0]:
             told = (
@@ -91,13 +94,14 @@ def upside_down(below: Weights, hidden: int) -> Weights:
       Weights of W' [H, hidden]: its first D hidden units are the visible ones of `below`.
 
     Raises:
-      BadInput: fewer hidden units than D.
+      BadInput: fewer hidden units than D; offsets or deviations.
 
     Source: Hinton, Osindero and Teh, 2006, section 3.
 
     >>> upside_down(Weights(jnp.ones((2, 3)), jnp.zeros(2), jnp.ones(3)), 4).w.shape
     (3, 4)
     """
+    _plain(below)
     w, b, c = (jnp.asarray(x) for x in (below.w, below.b, below.c))
     spare = hidden - len(b)
     if spare < 0:
@@ -134,7 +138,7 @@ def logits_of(layers: Sequence[Layer]) -> list[Callable[[jax.Array], jax.Array]]
     >>> of(jnp.ones((1, 2))).tolist()
     [[3.0]]
     """
-    return [lambda x, layer=layer: x @ layer.w + layer.bias[None] for layer in layers]
+    return [functools.partial(_log_odds, layer) for layer in layers]
 
 
 def draw_up(dbn: DBN, v: Array, key: Key) -> list[jax.Array]:
@@ -221,6 +225,15 @@ def features(dbn: DBN, v: Array) -> list[jax.Array]:
     for of in [*logits_of(dbn.recognition), top_machine(dbn).hidden_logits]:
         found.append(jax.nn.sigmoid(of(found[-1])))
     return found[1:]
+
+
+def _plain(*machines: Weights) -> None:
+    if any(extra is not None for weights in machines for extra in (weights.mu, weights.mean_h, weights.deviation)):
+        raise BadInput("a machine with offsets or deviations in a stack", "allowed: binary ones without", "uncentred")
+
+
+def _log_odds(layer: Layer, x: jax.Array) -> jax.Array:
+    return x @ layer.w + jnp.asarray(layer.bias)[None]
 
 
 def _both_ways(weights: Weights) -> tuple[Layer, Layer]:

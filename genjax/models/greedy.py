@@ -86,7 +86,7 @@ def seen_above(model: RBM, state: State, v: Array, key: Key | None) -> jax.Array
     [[0.5, 0.5, 0.5]]
     """
     network = network_of(model, state)
-    return [v, *features(network, v)][-2] if key is None else draw_up(network, v, key)[-1]
+    return [jnp.asarray(v), *features(network, v)][-2] if key is None else draw_up(network, v, key)[-1]
 
 
 def begun_above(below: RBM, previous: State, fresh: State) -> State:
@@ -132,6 +132,7 @@ def begun_above(below: RBM, previous: State, fresh: State) -> State:
 
 
 def _turned(own: Weights, old: Mapping[str, Array], small: Array) -> tuple[Weights, jax.Array]:
+    small = jnp.asarray(small)
     hidden, visible = small.shape[1], own.w.shape[0]
     if hidden < visible:
         odds = jax.scipy.special.logit(jnp.clip(jnp.asarray(old["hidden"]), 1e-3, 1 - 1e-3))

@@ -33,7 +33,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from genjax.distributions import sample_bernoulli, upcast
+from genjax.distributions import sample_bernoulli, softplus, upcast
 from genjax.errors import BadInput
 from genjax.models.blocks import Initializer
 from genjax.models.visible import Visible
@@ -76,13 +76,13 @@ def machine(weights: Weights, units: Visible, beta: Array | float = 1.0) -> Mach
     Args:
       weights: see `Weights`.
       units: the kind of visible units, of width D.
-      beta: what W and c are multiplied with, in [0, 1]: see `Machine.annealed`, which also mixes b.
+      beta: what W and c are multiplied with, in [0, 1]: see `Machine.annealed`, which also mixes b, and sets beta.
 
     Returns:
       A Machine.
 
     Raises:
-      BadInput: while tracing, a v or h of another width.
+      BadInput: units of another width; while tracing, a v or h of another width.
 
     Source: this file's head.
 
@@ -93,6 +93,8 @@ def machine(weights: Weights, units: Visible, beta: Array | float = 1.0) -> Mach
     """
     w, beta = jnp.asarray(weights.w), jnp.asarray(beta)
     width, hidden = w.shape
+    if units.width != width:
+        raise BadInput(f"W of shape {[width, hidden]}, units of width {units.width}", "allowed: W of [D, H], D of both")
     given = lambda offset, count: jnp.zeros(count, w.dtype) if offset is None else jnp.asarray(offset)
     mu, mean_h = given(weights.mu, width), given(weights.mean_h, hidden)
     deviation = None if weights.deviation is None else jnp.asarray(weights.deviation)
@@ -116,7 +118,7 @@ def machine(weights: Weights, units: Visible, beta: Array | float = 1.0) -> Mach
 
     def free_energy(v: Array) -> jax.Array:
         a = hidden_logits(v)
-        return units.energy(alike(v)) - _dot(seen(v), b) - jnp.sum(nn.softplus(a) - mean_h[None] * a, axis=-1)
+        return units.energy(alike(v)) - _dot(seen(v), b) - jnp.sum(softplus(a) - mean_h[None] * a, axis=-1)
 
     def hidden_free_energy(h: Array) -> jax.Array:
         g = visible_parameters(h)
@@ -201,8 +203,8 @@ class RBM(nn.Module):
     def weights(self) -> Weights:
         """The arrays of the machine."""
         deviation = jnp.exp(0.5 * self.log_variance) if self.scaled else None
-        offsets = (self.mu, self.mean_h) if self.centred else (None, None)
-        return Weights(self.weight, self.b, self.c, *offsets, deviation)
+        mu, mean_h = (self.mu, self.mean_h) if self.centred else (None, None)
+        return Weights(self.weight, self.b, self.c, mu, mean_h, deviation)
 
 
 def gibbs_step(of: Machine) -> Step:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.distributions import sample_bernoulli, upcast
+from genjax.distributions import sample_bernoulli, softplus, upcast
 from genjax.errors import BadInput
 from genjax.types import Array, Key
 
@@ -48,12 +48,12 @@ def bernoulli_units(count: int) -> Visible:
     """
 
     def check(data: np.ndarray) -> None:
-        _refuse(data, (data < 0) | (data > 1), "numbers in [0, 1]", "scale the data, or take gaussian_units")
+        _refuse(data, count, lambda data: ~((data >= 0) & (data <= 1)), "numbers in [0, 1]", "scale, or gaussian_units")
 
     return Visible(
         _positive(count),
         lambda v: jnp.zeros(len(v), upcast(v).dtype),
-        lambda g: jnp.sum(jax.nn.softplus(g), axis=-1),
+        lambda g: jnp.sum(softplus(g), axis=-1),
         jax.nn.sigmoid,
         sample_bernoulli,
         check,
@@ -79,7 +79,9 @@ def gaussian_units(count: int) -> Visible:
         lambda g: jnp.sum(0.5 * g * g + half_log_2pi, axis=-1),
         lambda g: g,
         lambda g, key: g + jax.random.normal(key, g.shape, g.dtype),
-        lambda data: _refuse(data, ~np.isfinite(data), "finite numbers", "remove or mend those rows"),
+        lambda data: _refuse(
+            data, count, lambda data: ~np.isfinite(data), "finite numbers", "remove or mend those rows"
+        ),
     )
 
 
@@ -101,10 +103,13 @@ def categorical_units(count: int, levels: int) -> Visible:
     apart = lambda x: x.reshape(*x.shape[:-1], count, levels)
     joined = lambda x: x.reshape(*x.shape[:-2], count * levels)
 
+    def wrong(data: np.ndarray) -> np.ndarray:
+        off = ~(np.abs(apart(data).sum(axis=-1, keepdims=True) - 1) <= 1e-5)
+        return ~(data >= 0) | joined(np.broadcast_to(off, apart(data).shape))
+
     def check(data: np.ndarray) -> None:
-        sums = apart(data).sum(axis=-1, keepdims=True)
-        wrong = (data < 0) | joined(np.broadcast_to(np.abs(sums - 1) > 1e-5, apart(data).shape))
-        _refuse(data, wrong, f"{levels} numbers >= 0 a unit that sum to 1", f"one_hot(labels, {levels})")
+        told = f"{levels} numbers >= 0 a unit that sum to 1"
+        _refuse(data, count * levels, wrong, told, f"one_hot(labels, {levels})")
 
     def sample(g: jax.Array, key: Key) -> jax.Array:
         return joined(jax.nn.one_hot(jax.random.categorical(key, apart(g), axis=-1), levels, dtype=g.dtype))
@@ -145,11 +150,14 @@ def joined_units(*parts: Visible) -> Visible:
         drawn = [part.sample(own, k) for part, own, k in zip(parts, split(g), keys, strict=True)]
         return jnp.concatenate(drawn, axis=-1)
 
+    width = sum(part.width for part in parts)
+
     def check(data: np.ndarray) -> None:
+        _refuse(data, width, lambda data: np.zeros(data.shape, bool), "", "")
         for part, own in zip(parts, np.split(data, ends, axis=-1), strict=True):
             part.check(own)
 
-    return Visible(sum(part.width for part in parts), total("energy"), total("log_partition"), mean, sample, check)
+    return Visible(width, total("energy"), total("log_partition"), mean, sample, check)
 
 
 def one_hot(labels: Array, levels: int) -> jax.Array:
@@ -162,9 +170,16 @@ def one_hot(labels: Array, levels: int) -> jax.Array:
     Returns:
       [B, n K] zeros and ones, float32.
 
+    Raises:
+      BadInput: labels that are none of 0 .. K-1; not while tracing, where such a label gives zeros.
+
     >>> one_hot(jnp.array([[1, 0]]), 2).tolist()
     [[0.0, 1.0, 1.0, 0.0]]
     """
+    if not isinstance(labels, jax.core.Tracer):
+        known = np.asarray(labels)
+        if known.size and (known.dtype.kind not in "iu" or known.min() < 0 or known.max() >= levels):
+            raise BadInput(f"labels from {known.min()} to {known.max()}", f"allowed: whole numbers, 0 to {levels - 1}")
     hot = jax.nn.one_hot(jnp.asarray(labels), levels)
     return hot.reshape(*hot.shape[:-2], -1)
 
@@ -175,7 +190,10 @@ def _positive(count: int) -> int:
     return count
 
 
-def _refuse(data: np.ndarray, wrong: np.ndarray, allowed: str, remedy: str) -> None:
-    if np.any(wrong):
-        row, unit = (int(i) for i in np.argwhere(wrong)[0])
+def _refuse(data: np.ndarray, width: int, wrong: Callable[[np.ndarray], np.ndarray], allowed: str, remedy: str) -> None:
+    if np.ndim(data) != 2 or np.shape(data)[1] != width:
+        raise BadInput(f"data of shape {list(np.shape(data))}", f"allowed: [N, {width}]")
+    found = wrong(data)
+    if np.any(found):
+        row, unit = (int(i) for i in np.argwhere(found)[0])
         raise BadInput(f"row {row}, number {unit} of the data is {data[row, unit]:g}", f"allowed: {allowed}", remedy)

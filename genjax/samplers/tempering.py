@@ -51,7 +51,7 @@ def tempered(free_energy: FreeEnergy, transition: Transition, betas: Array) -> S
     (3, 5, 1)
     """
     known = np.asarray(betas, np.float32)
-    if known.ndim != 1 or len(known) < 2 or (np.diff(known) <= 0).any() or known[0] < 0 or known[-1] != 1:
+    if known.ndim != 1 or len(known) < 2 or not (np.diff(known) > 0).all() or known[0] < 0 or known[-1] != 1:
         raise BadInput(f"betas {known.tolist()}"[:100], "allowed: at least 2 numbers in [0, 1] that rise to 1")
     count = len(known)
 
