@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -57,7 +57,9 @@ class Peer(NamedTuple):
         self.process.wait()
 
 
-def start(name: str, script: str, arguments: Sequence[Any], cores: int) -> Peer:
+def start(
+    name: str, script: str, arguments: Sequence[Any], cores: int, environment: Mapping[str, str] | None = None
+) -> Peer:
     """Start a worker with so many threads, and wait for its first update."""
     threads = str(cores)
     settings = {
@@ -72,7 +74,7 @@ def start(name: str, script: str, arguments: Sequence[Any], cores: int) -> Peer:
     command = [sys.executable, str(HERE / script), *map(str, arguments)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     began = time.perf_counter()
-    process = subprocess.Popen(command, env=os.environ | settings, **pipes)
+    process = subprocess.Popen(command, env={**os.environ, **settings, **(environment or {})}, **pipes)
     line = process.stdout.readline()
     if not line:
         raise SystemExit(f"{name} did not start: {process.wait()}")

@@ -4,8 +4,9 @@ Paper:    Salakhutdinov and Hinton, Deep Boltzmann Machines, 2009: lower bound o
           annealing; there layers are pretrained.  Montavon and Mueller, Deep Boltzmann Machines and the Centering
           Trick, 2012; Melchior, Fischer and Wiskott, How to Center Deep Boltzmann Machines, 2016, JMLR 17(99)
 Command:  genjax data prepare binarized_mnist; genjax train experiments/dbm_mnist.py
-Cost:     TBD
-Measured: TBD
+Cost:     22 min on one core of an AMD EPYC
+Measured: test: upper bound of -log p(x) 87.57 ± 0.25 nats there, 87.40 ± 0.24 back (estimates, N=10,000, raw, step
+          80,000; at most 87 was wanted), log Z 1,014 by both, 2026-11-24
 
 With pixels and second layer as one side this is an RBM, so that chains, offsets and annealing are those of
 rbm_mnist.py; mean field tells what the second layer would be.  The bound of -log p(x) is as good as its log Z: from
@@ -59,7 +60,7 @@ def experiment(
     offset_rate: Fraction = 0.01,
     learning_rate: Positive = 0.05,
     weight_decay: NonNegative = 0.0,
-    steps: int = 150_000,
+    steps: int = 80_000,
     batch_size: Count = 100,
 ) -> Experiment:
     """Persistent contrastive divergence with mean field.

@@ -176,7 +176,8 @@ def _guarded(state: State, metrics: Metrics) -> Any:
 def _first_bad(tree: Any) -> jax.Array:
     """Index of the first leaf that holds a NaN or an infinity, -1 where all are finite."""
     bad = [
-        ~jnp.all(jnp.isfinite(x)) if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.zeros((), bool)
+        # 0 x is NaN where x is not finite; this sum takes a third of the time of all(isfinite(x))
+        jnp.isnan(jnp.sum(0 * x)) if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.zeros((), bool)
         for x in jax.tree.leaves(tree)
     ]
     flags = jnp.stack(bad)

@@ -256,6 +256,22 @@ def test_log_mean_exp():
     assert np.all(d.log_mean_exp(jnp.full((3, 2), -jnp.inf)) == -jnp.inf)
 
 
+def check_softplus(softplus):
+    """log (1 + exp(x)) and its slope, the logistic function, within 2e-7 of float64, or of the value where it is large."""
+    x = np.float32(np.linspace(-30, 30, 601))
+    np.testing.assert_allclose(softplus(x), np.logaddexp(0, np.float64(x)), rtol=2e-7, atol=2e-7)
+    slopes = jax.vmap(jax.grad(softplus))(x)
+    np.testing.assert_allclose(slopes, scipy.special.expit(np.float64(x)), rtol=2e-6, atol=2e-7)
+    assert softplus(jnp.float32(1e30)) == np.float32(1e30) and softplus(jnp.float32(-1e30)) == 0
+
+
+def test_softplus():
+    check_softplus(d.softplus)
+    rejects(check_softplus, lambda x: jnp.log(1 + jnp.exp(x)))
+    rejects(check_softplus, jax.nn.relu)
+    rejects(check_softplus, lambda x: d.softplus(jax.lax.stop_gradient(x)) + 0 * x)
+
+
 HALF = {
     "normal": lambda dtype: d.normal_log_prob(jnp.ones(3, dtype), jnp.zeros(3, dtype), jnp.zeros(3, dtype)),
     "Bernoulli": lambda dtype: d.bernoulli_log_prob(jnp.ones(3, dtype), jnp.ones(3, dtype)),
@@ -265,6 +281,7 @@ HALF = {
     ),
     "sum": lambda dtype: d.event_sum(jnp.full((2, 1000), 1.0, dtype)),  # bfloat16 would stop counting at 256
     "mean": lambda dtype: d.log_mean_exp(jnp.ones((3, 2), dtype)),
+    "softplus": lambda dtype: d.softplus(jnp.ones(3, dtype)),
 }
 
 

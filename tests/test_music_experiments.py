@@ -41,6 +41,15 @@ def loaded(monkeypatch, name, fill=0, **options):
 OPTIONS = {
     "music_chorales": {"network": "tcn", "levels": 1, "taps": 2, "steps": 30, "frames": 5, "learning_rate": 0.005},
     "rnn_nade_chorales": {"width": 8, "units": 4, "steps": 30, "frames": 5, "batch_size": 4, "learning_rate": 0.02},
+    "rnn_rbm_chorales": {
+        "width": 8,
+        "hidden": 3,
+        "k": 2,
+        "steps": 30,
+        "frames": 5,
+        "batch_size": 4,
+        "learning_rate": 0.02,
+    },
 }
 
 

@@ -151,7 +151,9 @@ def scaled(levels: int) -> Prepare:
 
 def _scale(batch: Batch, key: Key, *, levels: int) -> Batch:
     del key
-    return {**batch, "image": batch["image"].astype(jnp.float32) / (levels - 1)}
+    image = batch["image"]  # pixels in one axis: see _resample
+    rows = image.reshape(len(image), -1).astype(jnp.float32) / (levels - 1)
+    return {**batch, "image": rows.reshape(image.shape)}
 
 
 def resampled(levels: int) -> Prepare:
