@@ -131,7 +131,8 @@ def experiment(
         return tiles(pictures(seen[..., :D].swapaxes(0, 1).reshape(-1, D)), 16)
 
     def reconstruction(state, key):
-        real = jnp.asarray(data.test.arrays["image"][:16], jnp.float32)
+        images = data.test.arrays["image"]  # sorted by digit
+        real = jnp.asarray(images[:: max(1, len(images) // 16)][:16], jnp.float32)
         h1 = nn.sigmoid(at(state).hidden_logits(inferred(state, {"image": real}, 50)))
         return jnp.stack([real, pictures(at(state).visible_mean(h1))])
 

@@ -315,6 +315,7 @@ def test_a_run_learns_and_goes_on_bit_for_bit(tiny, tmp_path):
 BAD = {
     "sweeps = 0": lambda: mean_field(lively(), jnp.float32(V), 0),
     r"v has shape \[8, 5\]": lambda: posterior(lively(), jnp.zeros((8, D + H2))),
+    "deviations": lambda: posterior(lively()._replace(deviation=np.ones(D + H2, np.float32)), jnp.float32(V)),
     r"v has shape \[3\]": lambda: mean_field(lively(), jnp.zeros(D), 1),
 }
 

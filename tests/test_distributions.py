@@ -257,7 +257,7 @@ def test_log_mean_exp():
 
 
 def check_softplus(softplus):
-    """log (1 + exp(x)) and its slope, the logistic function, within 2e-7 of float64, or of the value where it is large."""
+    """log (1 + exp(x)) and its slope, the logistic function, within 2e-7 of float64, relative where they are large."""
     x = np.float32(np.linspace(-30, 30, 601))
     np.testing.assert_allclose(softplus(x), np.logaddexp(0, np.float64(x)), rtol=2e-7, atol=2e-7)
     slopes = jax.vmap(jax.grad(softplus))(x)
