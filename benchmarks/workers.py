@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,7 +141,8 @@ def machine(cores: Sequence[int]) -> str:
     info = Path("/proc/cpuinfo")
     model = next((x for x in info.read_text().splitlines() if "model name" in x), "") if info.exists() else ""
     told = [model.partition(":")[2].strip() or platform.processor(), f"cores {','.join(map(str, cores))}"]
-    told += [f"{name} {version(name)}" for name in ("jax", "jaxlib", "flax", "optax", "torch")]
+    known = {one.name for one in distributions()}
+    told += [f"{name} {version(name)}" for name in ("jax", "jaxlib", "flax", "optax", "torch") if name in known]
     git = subprocess.run(["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
     return "; ".join([*told, f"commit {git.stdout.strip()}", f"{date.today()}", f"load average {load}"])

@@ -232,7 +232,8 @@ def check_bracket(monkeypatch, **planted):
     state = started(exact)
     state = state._replace(params=jax.tree.map(lambda leaf: 2.0 * leaf, state.params))  # lively machines
     module = sys.modules["experiment_rnn_rbm_chorales"]
-    monkeypatch.setattr(module, "ENUMERATED", 2)
+    for name, value in {"ENUMERATED": 2, "WALKS": 100, "BETAS": 500}.items():
+        monkeypatch.setattr(module, name, value)
     for name, function in planted.items():
         monkeypatch.setattr(module, name, function)
     annealed = module.experiment(**TINY)

@@ -110,8 +110,8 @@ def fast_weights(
 
     Source: Tieleman and Hinton, 2009, section 5.
 
-    >>> float(fast_weights(lambda theta: 2.0 * theta, jnp.array(1.0), jnp.array(0.5), 0.1, decay=0.5))
-    0.05
+    >>> float(fast_weights(lambda theta: 2.0 * theta, jnp.array(1.0), jnp.array(0.5), 0.25, decay=0.5))
+    -0.25
     """
     if not rate > 0 or not 0 <= decay < 1:
         raise BadInput(f"fast weights of rate {rate}, decay {decay}", "allowed: a rate above 0, a decay in [0, 1)")
