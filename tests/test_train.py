@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toys
+from planted import rejects
 
 from genjax import Experiment, Out, Stage, compilation, minimize, repeat
 from genjax.checkpoint import Identity, open_store, seals
@@ -310,3 +311,24 @@ def test_keys_of_stages_and_uses_differ():
     data = {tuple(jax.random.key_data(key).tolist()) for key in keys}
     assert len(data) == 12
     assert json.dumps(sorted(data)) == json.dumps(sorted({tuple(jax.random.key_data(k).tolist()) for k in keys}))
+
+
+def check_guard(first_bad):
+    """The first leaf that holds a NaN or an infinity, in every precision; the largest finite numbers are none."""
+    found = jax.jit(first_bad)
+    for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
+        largest = jnp.full((784, 30), jnp.finfo(dtype).max, dtype)
+        leaves = {"a": largest, "b": jnp.arange(3), "c": -largest, "d": jnp.zeros((), dtype)}
+        assert found(leaves) == -1
+        with jax.debug_nans(False):
+            for bad in (jnp.nan, jnp.inf, -jnp.inf):
+                assert found(leaves | {"c": largest.at[700, 3].set(bad), "d": jnp.asarray(bad, dtype)}) == 2
+
+
+def test_the_guard():
+    check_guard(compilation._first_bad)
+    rejects(check_guard, lambda tree: jnp.int32(-1))
+    rejects(check_guard, lambda tree: compilation._first_bad(jax.tree.map(jnp.sum, tree)))  # sums overflow
+    no_infinities = lambda x: jnp.where(jnp.isinf(x), 0, x)
+    rejects(check_guard, lambda tree: compilation._first_bad(jax.tree.map(no_infinities, tree)))
+    rejects(check_guard, lambda tree: compilation._first_bad({"d": tree["d"]}) + 2)
