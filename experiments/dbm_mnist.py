@@ -43,9 +43,9 @@ from genjax.models.centering import OFFSETS, first_carry, followed, machine_of, 
 from genjax.models.dbm import mean_field, variational_free_energy
 from genjax.models.observation import bernoulli, check_support, logit_of_mean
 from genjax.models.partition import annealed_back, annealed_there, told
-from genjax.models.rbm import RBM, gibbs_step
+from genjax.models.rbm import RBM, filters, gibbs_step
 from genjax.models.visible import bernoulli_units, joined_units
-from genjax.samplers.gibbs import along_chain, run_chain
+from genjax.samplers.gibbs import along_chain, run_chain, run_on
 from genjax.samplers.latents import tiles
 
 SIDE, D, WALKS, MIX = 28, 784, 100, 1_000  # pixels; walks of annealing, Gibbs steps before those that go back
@@ -108,9 +108,7 @@ def experiment(
         return jnp.concatenate([pixels, jnp.log(mean) - jnp.log1p(-mean)])
 
     def mixed(state, key, n):  # chains of the model, run on
-        start_key, key = jax.random.split(key)
-        chosen = state.carry["chains"][jax.random.randint(start_key, (n,), 0, chains)]
-        return run_chain(gibbs_step(at(state)), chosen, key, MIX)
+        return run_on(gibbs_step(at(state)), state.carry["chains"], n, key, MIX)
 
     def measure(there, betas):
         def measured(state, batch, key):
@@ -136,9 +134,8 @@ def experiment(
         h1 = nn.sigmoid(at(state).hidden_logits(inferred(state, {"image": real}, 50)))
         return jnp.stack([real, pictures(at(state).visible_mean(h1))])
 
-    def filters(state, key):
-        w = state.params["params"]["weight"][:D].T[:100].reshape(-1, SIDE, SIDE, 1)
-        return 0.5 + 0.5 * w / jnp.maximum(jnp.abs(w).max(axis=(1, 2), keepdims=True), 1e-6)
+    def weights(state, key):
+        return filters(state.params["params"]["weight"][:D].T[:100], (SIDE, SIDE, 1))
 
     falling = optax.linear_schedule(learning_rate, 0.0, max(steps, 1))
     decay = optax.add_decayed_weights(weight_decay, lambda params: jax.tree.map(lambda p: p.ndim == 2, params))
@@ -156,7 +153,7 @@ def experiment(
             "test_back": Evaluation(measure(False, long), data.test, 10_000, high, final=True),
         },
         sample=sample,
-        pictures={"chains": mixing, "reconstruction": reconstruction, "filters": filters},
+        pictures={"chains": mixing, "reconstruction": reconstruction, "filters": weights},
         data=data.name,
     )
 

@@ -36,9 +36,9 @@ from genjax.models.dbn import draw_down, draw_up, features, log_weights, logits_
 from genjax.models.greedy import begun_above, empty_below, network_of, seen_above
 from genjax.models.observation import bernoulli, check_support, logit_of_mean
 from genjax.models.partition import annealed_back, annealed_there, told
-from genjax.models.rbm import RBM, gibbs_step
+from genjax.models.rbm import RBM, filters, gibbs_step
 from genjax.models.visible import bernoulli_units
-from genjax.samplers.gibbs import along_chain, run_chain
+from genjax.samplers.gibbs import along_chain, run_chain, run_on
 from genjax.samplers.latents import tiles
 
 SIDE, D, WALKS, MIX = 28, 784, 100, 1_000  # pixels; walks of annealing, Gibbs steps before those that go back
@@ -103,9 +103,7 @@ def experiment(
         return jax.scipy.special.logit(jnp.clip(mean.mean(axis=0), 1e-3, 1 - 1e-3))
 
     def mixed(dbn, state, key, n):
-        start_key, key = jax.random.split(key)
-        chosen = state.carry["chains"][jax.random.randint(start_key, (n,), 0, chains)]
-        return run_chain(gibbs_step(top_machine(dbn)), chosen, key, MIX)
+        return run_on(gibbs_step(top_machine(dbn)), state.carry["chains"], n, key, MIX)
 
     def measure(there, betas, times):
         def measured(state, batch, key):
@@ -129,10 +127,9 @@ def experiment(
         along = along_chain(step, state.carry["chains"][:10], chain_key, 16, 100)
         return tiles(seen(network(state), along.swapaxes(0, 1).reshape(-1, along.shape[-1]), down_key), 16)
 
-    def filters(state, key):
+    def weights(state, key):
         dbn = network(state)
-        w = (dbn.generation[0].w if dbn.generation else dbn.top.w.T)[:100].reshape(-1, SIDE, SIDE, 1)
-        return 0.5 + 0.5 * w / jnp.maximum(jnp.abs(w).max(axis=(1, 2), keepdims=True), 1e-6)
+        return filters((dbn.generation[0].w if dbn.generation else dbn.top.w.T)[:100], (SIDE, SIDE, 1))
 
     short, long = temperatures((min(betas, 1_000), 1.0)), published_temperatures(betas)
     there, back = "from the base rate, in expectation a lower bound", "back from chains"
@@ -146,7 +143,7 @@ def experiment(
             "test_back": Evaluation(measure(False, long, draws), data.test, 10_000, at_the_end[1], final=True),
         },
         sample=sample,
-        pictures={"chains": mixing, "filters": filters},
+        pictures={"chains": mixing, "filters": weights},
         data=data.name,
     )
 

@@ -17,7 +17,6 @@ stands -log p of independent pixels with the means of the training images: what 
 import functools
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import optax
 from vae_anomaly import divided
@@ -31,7 +30,7 @@ from genjax.models.centering import first_carry, followed, machine_of
 from genjax.models.observation import logit_of_mean
 from genjax.models.rbm import RBM, gibbs_step
 from genjax.models.visible import bernoulli_units
-from genjax.samplers.gibbs import run_chain
+from genjax.samplers.gibbs import run_chain, run_on
 
 SIDE = 8
 
@@ -64,6 +63,7 @@ def experiment(
     )
     base = jnp.asarray(logit_of_mean(train.arrays["image"].astype("uint8"), 2).reshape(-1))
     model = RBM(bernoulli_units(SIDE * SIDE), hidden, centred=True, visible_init=nn.initializers.constant(base))
+    model.units.check(train.arrays["image"].reshape(-1, SIDE * SIDE))
     at = functools.partial(machine_of, model)
 
     def carry(key, params, batch):
@@ -84,9 +84,8 @@ def experiment(
         return {name: placements(score(others), score(batch["image"])) for name, score in scores.items()}
 
     def sample(state, key, n):
-        start_key, key = jax.random.split(key)
-        chosen = jax.random.randint(start_key, (n,), 0, chains)
-        return run_chain(gibbs_step(at(state)), state.carry["chains"][chosen], key, 1_000).reshape(n, SIDE, SIDE, 1)
+        v = run_on(gibbs_step(at(state)), state.carry["chains"], n, key, 1_000)
+        return v.reshape(n, SIDE, SIDE, 1)
 
     falling = optax.linear_schedule(learning_rate, 0.0, max(steps, 1))
     init = lambda key, batch: {"params": model.init(key, batch["image"])["params"]}

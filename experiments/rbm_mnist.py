@@ -45,9 +45,9 @@ from genjax.losses.energy import fast_weights, phase_difference
 from genjax.models.centering import first_carry, followed, machine_of
 from genjax.models.observation import bernoulli, check_support, logit_of_mean
 from genjax.models.partition import annealed_back, annealed_there, told
-from genjax.models.rbm import RBM, gibbs_step
+from genjax.models.rbm import RBM, filters, gibbs_step
 from genjax.models.visible import bernoulli_units
-from genjax.samplers.gibbs import along_chain, clamped, run_chain
+from genjax.samplers.gibbs import along_chain, clamped, run_chain, run_on
 from genjax.samplers.latents import tiles
 from genjax.samplers.tempering import tempered
 
@@ -127,10 +127,7 @@ def experiment(
         return Out(difference(params), carry=carry)
 
     def mixed(state, key, n):  # chains of the model, run on
-        start_key, key = jax.random.split(key)
-        last = cold(state.carry["chains"])
-        chosen = last[jax.random.randint(start_key, (n,), 0, len(last))]
-        return run_chain(gibbs_step(at(state)), chosen, key, MIX)
+        return run_on(gibbs_step(at(state)), cold(state.carry["chains"]), n, key, MIX)
 
     def measure(there, betas):
         def measured(state, batch, key):
@@ -159,9 +156,8 @@ def experiment(
         filled = run_chain(clamped(gibbs_step(at(state)), flat(real), known[None]), start, key, MIX)
         return jnp.stack([real, pictures(filled)])
 
-    def filters(state, key):
-        w = state.params["params"]["weight"].T[:100].reshape(-1, SIDE, SIDE, 1)
-        return 0.5 + 0.5 * w / jnp.maximum(jnp.abs(w).max(axis=(1, 2), keepdims=True), 1e-6)
+    def weights(state, key):
+        return filters(state.params["params"]["weight"].T[:100], (SIDE, SIDE, 1))
 
     falling = optax.linear_schedule(learning_rate, 0.0, max(steps, 1))
     decay = optax.add_decayed_weights(weight_decay, lambda params: jax.tree.map(lambda p: p.ndim == 2, params))
@@ -178,7 +174,7 @@ def experiment(
             "test_back": Evaluation(measure(False, long), data.test, 10_000, high, final=True),
         },
         sample=sample,
-        pictures={"chains": mixing, "inpainting": inpainting, "filters": filters},
+        pictures={"chains": mixing, "inpainting": inpainting, "filters": weights},
         data=data.name,
     )
 

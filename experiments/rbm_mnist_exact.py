@@ -20,7 +20,6 @@ other random numbers; from biases of zero they end where no hidden unit does any
 import functools
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -32,9 +31,9 @@ from genjax.likelihood.ais import MOST_UNITS, enumerated_log_partition
 from genjax.losses.energy import phase_difference
 from genjax.models.centering import first_carry, followed, machine_of
 from genjax.models.observation import bernoulli, check_support, logit_of_mean
-from genjax.models.rbm import RBM, gibbs_step
+from genjax.models.rbm import RBM, filters, gibbs_step
 from genjax.models.visible import bernoulli_units
-from genjax.samplers.gibbs import run_chain
+from genjax.samplers.gibbs import run_chain, run_on
 
 SIDE = 28
 
@@ -95,13 +94,11 @@ def experiment(
         return {"log_likelihood": -of.free_energy(flat(batch["image"])) - log_z}
 
     def sample(state, key, n):
-        start_key, key = jax.random.split(key)
-        chosen = jax.random.randint(start_key, (n,), 0, chains)
-        return run_chain(gibbs_step(at(state)), state.carry["chains"][chosen], key, 1_000).reshape(n, SIDE, SIDE, 1)
+        v = run_on(gibbs_step(at(state)), state.carry["chains"], n, key, 1_000)
+        return v.reshape(n, SIDE, SIDE, 1)
 
-    def filters(state, key):
-        w = state.params["params"]["weight"].T.reshape(hidden, SIDE, SIDE, 1)
-        return 0.5 + 0.5 * w / jnp.maximum(jnp.abs(w).max(axis=(1, 2), keepdims=True), 1e-6)
+    def weights(state, key):
+        return filters(state.params["params"]["weight"].T, (SIDE, SIDE, 1))
 
     init = lambda key, batch: {"params": model.init(key, flat(batch["image"]))["params"]}
     learner = adjusted(minimize(loss, optax.sgd(learning_rate), init, carry), follow)
@@ -113,7 +110,7 @@ def experiment(
             "test": Evaluation(measure, test, 5_000, exact, final=True),
         },
         sample=sample,
-        pictures={"filters": filters},
+        pictures={"filters": weights},
         data=f"{data.name}{'_negative' if negative else ''}",
     )
 

@@ -69,7 +69,7 @@ def models(*widths):
     return [RBM(bernoulli_units(n), m, centred=True) for n, m in pairs]
 
 
-def check_begin(begun_above, monkeypatch):
+def check_begin(begun_above):
     """A machine that has not learned yet: the network's bound is -log p of the machine below, image by image, but for
     the small weights of the units to spare."""
     experiment = function("dbn_mnist")(**TINY)
@@ -93,8 +93,8 @@ def check_begin(begun_above, monkeypatch):
     assert begun.carry["chains"].shape == (8, 6) and set(np.unique(begun.carry["chains"])) <= {0.0, 1.0}
 
 
-def test_a_machine_begins_where_the_one_below_ended(offline, monkeypatch):
-    check_begin(rooms.begun_above, monkeypatch)
+def test_a_machine_begins_where_the_one_below_ended(offline):
+    check_begin(rooms.begun_above)
 
     def forgotten(first, below, fresh):  # parameters of a fresh machine
         return rooms.begun_above(first, below, fresh)._replace(params=fresh.params)
@@ -105,7 +105,7 @@ def test_a_machine_begins_where_the_one_below_ended(offline, monkeypatch):
         return begun._replace(carry={**begun.carry, "offsets": zeros})
 
     for mutant in (forgotten, not_recentred):
-        rejects(check_begin, mutant, monkeypatch)
+        rejects(check_begin, mutant)
 
 
 def test_a_narrow_machine_begins_with_the_means_it_sees(offline):

@@ -19,9 +19,9 @@ from genjax.learners import adjusted, minimize
 from genjax.likelihood.ais import enumerated_log_partition
 from genjax.losses.energy import phase_difference, sparsity
 from genjax.models.centering import followed, recentred
-from genjax.models.rbm import RBM, gibbs_step
+from genjax.models.rbm import RBM, filters, gibbs_step
 from genjax.models.visible import bernoulli_units
-from genjax.samplers.gibbs import along_chain, block_gibbs, clamped, run_chain
+from genjax.samplers.gibbs import along_chain, block_gibbs, clamped, run_chain, run_on
 from genjax.train import Options
 from genjax.types import Out, State
 
@@ -224,6 +224,38 @@ def test_clamped_chains_have_the_conditional_law():
     counts = np.bincount(np.asarray(end, int)[:, 2:] @ [2, 1], minlength=4)
     assert np.all(np.asarray(end)[:, :2] == [1, 0])
     assert scipy.stats.chisquare(counts, wanted / wanted.sum() * 40_000).pvalue > 1e-4
+
+
+def check_run_on(run_on):
+    """40,000 states from 500 chains of which half stand at 0000, half at 1111: chosen evenly, then a step on."""
+    model, variables = lively(scale=2.0)
+    ends = jnp.float32(np.repeat([[0.0] * D, [1.0] * D], 250, axis=0))
+    joint = np.exp(-table(variables))
+    move = (joint / joint.sum(1, keepdims=True)) @ (joint / joint.sum(0, keepdims=True)).T  # v -> h -> v
+    step = gibbs_step(machine(model, variables))
+    found = jax.jit(lambda chains: run_on(step, chains, 40_000, KEY, 1))(ends)
+    assert chi_square(found, 0.5 * move[[0, 15]].sum(axis=0)) > 1e-4
+
+
+def test_states_run_on():
+    check_run_on(run_on)
+    rejects(check_run_on, lambda step, chains, n, key, steps: run_on(step, chains[:300], n, key, steps))
+    rejects(check_run_on, lambda step, chains, n, key, steps: run_on(step, chains, n, key, steps + 1))
+    with pytest.raises(BadInput, match="at least one chain"):
+        run_on(lambda v, key: v, jnp.zeros((0, D)), 2, KEY, 1)
+
+
+def check_filters(filters):
+    """Two units of other sizes: each fills its own scale, and rows of pixels stay rows."""
+    found = filters(jnp.array([[4.0, 0.0, -2.0, 1.0, 0.0, 0.0], [0.0, 0.1, -0.1, 0.0, 0.0, 0.05]]), (2, 3, 1))
+    wanted = [[[1.0, 0.5, 0.25], [0.625, 0.5, 0.5]], [[0.5, 1.0, 0.0], [0.5, 0.5, 0.75]]]
+    np.testing.assert_allclose(found[..., 0], wanted, atol=1e-6)
+
+
+def test_filters():
+    check_filters(filters)
+    rejects(check_filters, lambda rows, shape: filters(-rows, shape))
+    rejects(check_filters, lambda rows, shape: 0.5 + 0.5 * (rows / jnp.abs(rows).max()).reshape(-1, *shape))
 
 
 def test_looks_are_steps_apart():

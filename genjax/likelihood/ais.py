@@ -27,13 +27,11 @@ import numpy as np
 
 from genjax.distributions import log_mean_exp, upcast
 from genjax.errors import BadInput
+from genjax.samplers.gibbs import FreeEnergy, Transition
 from genjax.types import Array, Key
 
 MOST_UNITS = 25  # of an enumeration
 CHUNK_UNITS = 12  # 2^12 states are looked at together
-
-FreeEnergy = Callable[[jax.Array, jax.Array], jax.Array]  # (v [B, D], beta) -> F_beta(v) [B] nats
-Transition = Callable[[jax.Array, jax.Array, Key], jax.Array]  # (v, beta, key) -> v, p_beta invariant
 
 
 class LogPartition(NamedTuple):

@@ -26,7 +26,7 @@ Machines, 2016, https://jmlr.org/papers/v17/14-237.html; Salakhutdinov and Murra
 Belief Networks, 2008, https://doi.org/10.1145/1390156.1390266 (the base rate).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -224,6 +224,26 @@ def gibbs_step(of: Machine) -> Step:
     [[1.0, 1.0]]
     """
     return block_gibbs(of.draw_hidden, of.draw_visible)
+
+
+def filters(rows: Array, shape: Sequence[int]) -> jax.Array:
+    """Weights as pictures: what moves a unit up is bright, what moves it down is dark, each on its own scale.
+
+    Args:
+      rows: [n, D], a unit's weights in each.
+      shape: H x W x C, of product D.
+
+    Returns:
+      [n, H, W, C] in [0, 1]; 1/2 where a weight is zero.
+
+    Source: Hinton, 2012, section 16.2.
+
+    >>> filters(jnp.array([[2.0, -1.0]]), (1, 2, 1)).ravel().tolist()
+    [1.0, 0.25]
+    """
+    w = jnp.asarray(rows)
+    largest = jnp.max(jnp.abs(w), axis=1, keepdims=True)
+    return (0.5 + 0.5 * w / jnp.maximum(largest, 1e-6)).reshape(len(w), *shape)
 
 
 def _dot(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -17,6 +17,8 @@ from genjax.types import Array, Key
 
 Draw = Callable[[jax.Array, Key], jax.Array]  # units of one side, key -> units of the other
 Step = Callable[[jax.Array, Key], jax.Array]  # v, key -> v
+FreeEnergy = Callable[[jax.Array, jax.Array], jax.Array]  # (v [B, D], beta) -> F_beta(v) [B] nats
+Transition = Callable[[jax.Array, jax.Array, Key], jax.Array]  # (v, beta, key) -> v, p_beta invariant
 
 
 def block_gibbs(draw_hidden: Draw, draw_visible: Draw) -> Step:
@@ -85,6 +87,32 @@ def run_chain(step: Step, v: Array, key: Key, steps: int) -> jax.Array:
     if steps == 1:
         return step(v, jax.random.fold_in(key, 0))
     return jax.lax.fori_loop(0, steps, lambda i, v: step(v, jax.random.fold_in(key, i)), v)
+
+
+def run_on(step: Step, chains: Array, n: int, key: Key, steps: int) -> jax.Array:
+    """States of a model: chains, chosen with replacement, that go on for some steps.
+
+    Args:
+      step: (v, key) -> v.
+      chains: v [M, D], where persistent chains stand.
+      n: how many, at least 1.
+      key: of the choice and of the steps.
+      steps: k, at least 1.
+
+    Returns:
+      [n, D].
+
+    Raises:
+      BadInput: as `run_chain`; no chains to choose from.
+
+    >>> run_on(lambda v, key: v + 1, jnp.zeros((2, 1)), 3, jax.random.key(0), 4).ravel().tolist()
+    [4.0, 4.0, 4.0]
+    """
+    if jnp.ndim(chains) != 2 or not len(chains):
+        raise BadInput(f"chains of shape {list(jnp.shape(chains))}", "allowed: [M, D], at least one chain")
+    choice_key, key = jax.random.split(key)
+    chosen = jax.random.randint(choice_key, (n,), 0, len(chains))
+    return run_chain(step, jnp.asarray(chains)[chosen], key, steps)
 
 
 def along_chain(step: Step, v: Array, key: Key, looks: int, between: int) -> jax.Array:

@@ -14,18 +14,13 @@ https://doi.org/10.1103/PhysRevLett.57.2607; Desjardins et al., Tempered Markov 
 Restricted Boltzmann Machines, 2010, https://proceedings.mlr.press/v9/desjardins10a.html.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from genjax.errors import BadInput
-from genjax.samplers.gibbs import Step
+from genjax.samplers.gibbs import FreeEnergy, Step, Transition
 from genjax.types import Array, Key
-
-FreeEnergy = Callable[[jax.Array, jax.Array], jax.Array]  # (v [B, D], beta) -> F_beta(v) [B] nats
-Transition = Callable[[jax.Array, jax.Array, Key], jax.Array]  # (v, beta, key) -> v, p_beta invariant
 
 
 def tempered(free_energy: FreeEnergy, transition: Transition, betas: Array) -> Step:
