@@ -7,7 +7,7 @@ Cost:     12 s of processor time a digit, compilation included
 Measured: AUROC (174 to 183 anomalies of each digit against 220 to 230 others, raw, step 20,000), 2026-11-24
 
     digit              0     1     2     3     4     5     6     7     8     9    mean
-    free_energy      0.948 0.627 0.965 0.854 0.969 0.951 0.894 0.951 0.876 0.855  0.889
+    free_energy      0.949 0.630 0.964 0.850 0.967 0.950 0.893 0.950 0.872 0.853  0.888
     independent      0.669 0.502 0.712 0.550 0.874 0.625 0.638 0.747 0.279 0.629  0.623
 
 F(v) is -log p(v) but for log Z, which all images share, so that nothing needs to be estimated to rank them.  Beside it
