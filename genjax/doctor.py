@@ -18,7 +18,7 @@ from genjax.arguments import parse
 
 REQUIRED = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "array_record", "chex", "numpy"),
-    *("tyro", "typing-extensions", "pillow", "tensorboardX", "scikit-learn"),
+    *("tyro", "typing-extensions", "pillow", "tensorboardX", "scikit-learn", "scipy"),
 )
 LITTLE, FULL = 5e9, 2e8  # free bytes: a warning, a failure
 HERE = Path(__file__).parent

@@ -20,17 +20,15 @@ https://doi.org/10.1080/01621459.1986.10478337; Hoeffding, On the distribution o
 trials, 1956 (the spread).
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import binom
 
 from genjax.errors import BadInput
 from genjax.metrics.features import checked
 from genjax.metrics.neighbours import nearest_others
 from genjax.types import Array
-
-NEWTON = 30  # steps at most
 
 
 class NeighbourTest(NamedTuple):
@@ -102,6 +100,8 @@ def logistic_test(real: Array, fake: Array, rng: np.random.Generator, penalty: f
     >>> logistic_test(x[0], x[1] + 3.0, np.random.default_rng(1)).p_value < 1e-6
     True
     """
+    from sklearn.linear_model import LogisticRegression
+
     real, fake = _as_many(real, fake, least=4)
     if not penalty > 0:
         raise BadInput(f"penalty = {penalty}", "allowed: a positive number")
@@ -112,70 +112,9 @@ def logistic_test(real: Array, fake: Array, rng: np.random.Generator, penalty: f
     )
     mean, deviation = seen.mean(axis=0), seen.std(axis=0)
     scaled = lambda rows: (rows - mean) / np.where(deviation > 0, deviation, 1.0)
-    weights, bias = logistic_fit(scaled(seen), np.repeat([0.0, 1.0], half), penalty)
-    right = (scaled(new) @ weights + bias > 0) == np.repeat([False, True], len(new) // 2)
-    return LogisticTest(float(right.mean()), binomial_tail(int(right.sum()), len(right)))
-
-
-def logistic_fit(features: Array, label: Array, penalty: float = 1.0) -> tuple[np.ndarray, float]:
-    """The minimum of sum_i [log(1 + exp(l_i)) - y_i l_i] + penalty |w|^2 / 2, l_i = w x_i + b, by Newton's method.
-
-    Args:
-      features: x, [N, F].
-      label: y, [N], 0 or 1, both among them.
-      penalty: > 0; the bias has none.
-
-    Returns:
-      w [F] and b.
-
-    Raises:
-      BadInput: features that are not [N, F] or not finite.
-
-    Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2009, section 4.4.1.
-
-    >>> w, b = logistic_fit([[-1.0], [1.0]], [0, 1])  # w (1 + exp(w)) = 2
-    >>> round(float(w[0]), 4), abs(round(b, 4))
-    (0.6748, 0.0)
-    """
-    (x,), y = checked(features), np.asarray(label, np.float64)
-    x = np.column_stack([x, np.ones(len(x))])
-    ridge = penalty * np.append(np.ones(x.shape[1] - 1), 0.0)
-    nats = lambda w: np.sum(np.logaddexp(0.0, x @ w) - y * (x @ w)) + 0.5 * ridge @ np.square(w)
-    w = np.zeros(x.shape[1])
-    for _ in range(NEWTON):
-        share = 0.5 * (1.0 + np.tanh(0.5 * (x @ w)))
-        gradient = x.T @ (share - y) + ridge * w
-        curvature = (x.T * (share * (1.0 - share))) @ x + np.diag(ridge + 1e-10)
-        step, size, before = np.linalg.solve(curvature, gradient), 1.0, nats(w)
-        while nats(w - size * step) > before - 1e-4 * size * (gradient @ step) and size > 1e-8:
-            size /= 2.0  # a whole step may go too far where the classes hardly overlap
-        w = w - size * step
-        if gradient @ step < 1e-12 * max(1.0, before):
-            break
-    return w[:-1], float(w[-1])
-
-
-def binomial_tail(successes: int, trials: int) -> float:
-    """P(X >= successes) of X binomial with probability 1/2.
-
-    Args:
-      successes: 0 to `trials`.
-      trials: at least 1.
-
-    Returns:
-      A probability.  Kind: exact.
-
-    Raises:
-      BadInput: numbers out of range.
-
-    >>> binomial_tail(2, 3), binomial_tail(0, 5)
-    (0.5, 1.0)
-    """
-    if not 0 <= successes <= trials or trials < 1:
-        raise BadInput(f"{successes} of {trials}", "allowed: 0 to the number of trials, which is at least 1")
-    logs = np.append(0.0, np.cumsum(np.log(np.arange(1, trials + 1))))  # log n!
-    k = np.arange(successes, trials + 1)
-    return min(1.0, float(np.exp(logs[trials] - logs[k] - logs[trials - k] - trials * math.log(2.0)).sum()))
+    found = LogisticRegression(C=1.0 / penalty, tol=1e-6, max_iter=1_000).fit(scaled(seen), np.repeat([0, 1], half))
+    right = found.predict(scaled(new)) == np.repeat([0, 1], len(new) // 2)
+    return LogisticTest(float(right.mean()), float(binom.sf(right.sum() - 1, len(right), 0.5)))
 
 
 def _as_many(real: Array, fake: Array, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
