@@ -7,7 +7,9 @@ Command:  genjax data prepare binarized_mnist; genjax train experiments/rbm_mnis
 Cost:     13 min 40 s on one core of an AMD EPYC, 93 s of it in annealing
 Measured: test -log p(x) = 86.65 ± 0.24 nats there, 86.74 ± 0.24 back (estimates, N=10,000, raw, step 200,000); log Z
           897.1 and 897.2 ± 0.07, 2026-11-24
-          the ladder, --chains-from data --steps 100000: k=1 115.2 ± 0.3, k=3 100.1 ± 0.3, each there and back alike
+          the ladder, --chains-from data --steps 100000: k=1 115.2 ± 0.3, k=3 100.1 ± 0.3, k=25 87.1 ± 0.2 (one H200,
+          jax 0.11.2, 112 s, 2026-11-27), each there and back alike
+          on one H200 the command takes 121 s of training: 87.22 ± 0.35 there, 86.90 ± 0.24 back
 
 Every look anneals 100 walks through 1,000 temperatures from the base rate to the machine, and as many back from its
 chains; the end takes the published 14,500.  The first is in expectation a lower bound of log Z, so that its -log p is
