@@ -5,7 +5,7 @@ Paper:    Larochelle and Bengio, Classification using Discriminative Restricted 
 Command:  genjax train experiments/rbm_labels.py
           and with --generative 0; with --generative 1 --labelled 0; with --sparse 0.01
 Cost:     29 s on two CPU cores, compilation and evaluation included
-Measured: test errors (exact, N=250, raw, step 10,000) 5.6 ± 1.5 %, -log p(y | x) 0.218 ± 0.047 nats; with --generative 0
+Measured: test errors (exact, N=250, raw, step 10,000) 5.6 ± 1.5 %, -log p(y | x) 0.218 ± 0.047 nats; --generative 0:
           7.6 ± 1.7 %, 0.247 ± 0.048; with --generative 1 --labelled 0 4.0 ± 1.2 %, 0.182 ± 0.054; with --sparse 0.01
           5.6 ± 1.5 %, 0.217 ± 0.045, hidden units on 22.8 % of the time instead of 48.8 %; 2026-11-27
 
