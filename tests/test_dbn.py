@@ -222,12 +222,19 @@ def test_wake_sleep():
     rejects(check_gradients, lambda awake, dreamt, down, up: -wake_sleep(awake, dreamt, down, up))
 
 
-def test_features_are_the_means_of_each_layer():
+def check_features(of):
     dbn = stacked(bottom(), above())
     first = s(V @ np.float64(bottom().w) + np.float64(bottom().c))
-    found = features(dbn, jnp.float32(V))
+    found = of(dbn, jnp.float32(V))
     np.testing.assert_allclose(found[0], first, atol=1e-6)
     np.testing.assert_allclose(found[1], s(first @ above().w + above().c), atol=1e-6)
+
+
+def test_features_are_the_means_of_each_layer():
+    check_features(features)
+    rejects(check_features, lambda dbn, v: [jnp.round(h) for h in features(dbn, v)])  # states
+    rejects(check_features, lambda dbn, v: [features(dbn, v)[0], features(dbn, jnp.round(v * 0.9))[1] * 0.99])
+    rejects(check_features, lambda dbn, v: features(dbn._replace(top=dbn.top._replace(c=0 * dbn.top.c)), v))
 
 
 def test_bad_input():

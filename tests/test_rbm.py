@@ -159,11 +159,11 @@ def test_the_centred_gradient_is_that_of_the_paper():
     np.testing.assert_allclose(jax.grad(loss)(variables["params"])["weight"], phase(samples) - phase(data), atol=1e-6)
 
 
-def test_the_bias_of_cd_falls_with_k():
+def check_bias(step_of):
     """The expected gradient of CD-k, by 100,000 chains, nears the exact one: k = 1, 4, 32, of a machine that mixes
     so slowly that the bias of k = 4 stands above the noise, 0.005."""
     model, variables = lively(seed=1, scale=2.0)
-    of, data = machine(model, variables), jnp.float32(np.tile(V[[3, 9, 14, 6]], (25_000, 1)))
+    step, data = step_of(machine(model, variables)), jnp.float32(np.tile(V[[3, 9, 14, 6]], (25_000, 1)))
 
     def weight_gradient(samples):
         loss = lambda params: jnp.mean(
@@ -172,17 +172,30 @@ def test_the_bias_of_cd_falls_with_k():
         return np.asarray(jax.grad(loss)(variables["params"])["weight"])
 
     exact = weight_gradient(exact_samples(variables, 400_000))
-    chains = jax.jit(
-        lambda k: jax.lax.fori_loop(0, k, lambda i, v: gibbs_step(of)(v, jax.random.fold_in(KEY, i)), data)
-    )
+    chains = jax.jit(lambda k: jax.lax.fori_loop(0, k, lambda i, v: step(v, jax.random.fold_in(KEY, i)), data))
     biases = [np.linalg.norm(weight_gradient(chains(k)) - exact) for k in (1, 4, 32)]
     assert biases[0] > 1.5 * biases[1] > 1.5 * biases[2] and biases[2] < 0.02
 
 
-def test_sparsity():
-    """By hand: two units of activity 0.5 and 0.1, target 0.1: KL(0.1 || 0.5) = 0.3681."""
-    activity = jnp.array([[0.2, 0.1], [0.8, 0.1]])
-    assert float(sparsity(activity, 0.1)) == pytest.approx(0.1 * np.log(0.2) + 0.9 * np.log(1.8), rel=1e-5)
+def test_the_bias_of_cd_falls_with_k():
+    check_bias(gibbs_step)
+
+
+def stays(of):
+    return lambda v, key: v
+
+
+def half_as_cold(of):
+    return gibbs_step(of.annealed(0.5, jnp.zeros(4)))
+
+
+def means_for_samples(of):
+    return lambda v, key: of.visible_mean(of.draw_hidden(v, key))
+
+
+@pytest.mark.parametrize("mutant", [stays, half_as_cold, means_for_samples])
+def test_the_bias_rejects(mutant):
+    rejects(check_bias, mutant)
 
 
 # -- chains ------------------------------------------------------------------------------------------------------------
