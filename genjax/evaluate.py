@@ -7,6 +7,9 @@ x - R w (Cochran, Sampling Techniques, 1977, eq. 6.13).  What all examples share
 show in their spread: a quantity names the measure of its own standard error, which is added in squares.  The last batch
 is padded, its padding rows weigh nothing, and the same numbers come out on any number of devices.  Likelihoods are
 evaluated at the highest matrix-product precision.
+
+Some measures are of a set and no mean over it: the distance of generated pictures from real ones.  There the measure
+returns an array per example, a picture's features for example, and `of_all` gets those of all examples on the host.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,6 +35,10 @@ class Quantity(NamedTuple):
     error: str = ""  # the measure that is a standard error which all examples share; "": none
 
 
+OfAll = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]
+"""{name: [N, ...] of all examples} -> {quantity: a number, or (number, standard error)}; it must draw nothing anew."""
+
+
 class Evaluation(NamedTuple):
     """A measure on a split."""
 
@@ -41,10 +48,11 @@ class Evaluation(NamedTuple):
     quantities: Mapping[str, Quantity]
     final: bool = False  # only when the run ends: for measures that cost minutes
     stage: str | None = None  # the stage whose state it measures; None: the last
+    of_all: OfAll | None = None  # then `measure` returns arrays [B, ...], and this the quantities of all of them
 
 
 class Measured(NamedTuple):
-    """A mean over a split with its standard error."""
+    """A mean over a split with its standard error; 0 where a measure of a set tells none."""
 
     value: float
     standard_error: float
@@ -90,6 +98,8 @@ def evaluator(
                 feed, mask = parallel.feed(mesh, (_own_rows(feed), _own_rows(mask)))
                 parts.append(one(seen, feed, mask, jax.random.fold_in(key, number)))
         columns = _columns(jax.device_get(parts))
+        if evaluation.of_all is not None:
+            return _of_set(evaluation, {name: np.concatenate(parts)[:rows] for name, parts in columns.items()}, rows)
         ordered = [name for name in evaluation.quantities if name in columns]  # a compiled function sorts its names
         ordered += sorted({*columns} - {*ordered})
         return _with_shared_errors({name: _pooled(name, np.stack(columns[name])) for name in ordered}, evaluation)
@@ -123,6 +133,8 @@ def _measured(evaluation: Evaluation) -> Callable[..., Any]:
         data_key, measure_key = jax.random.split(key)
         batch = evaluation.split.prepare(rows, data_key)
         measured = evaluation.measure(state, batch, measure_key)
+        if evaluation.of_all is not None:
+            return _rows_of(measured, len(mask))
         _check_names(measured, evaluation)
         for name, values in measured.items():
             if getattr(values, "shape", None) != mask.shape:
@@ -137,6 +149,29 @@ def _measured(evaluation: Evaluation) -> Callable[..., Any]:
         return {name: _moments(values, weights[name], mask) for name, values in measured.items()}
 
     return one
+
+
+def _rows_of(measured: Any, count: int) -> dict[str, jax.Array]:
+    arrays = dict(measured) if isinstance(measured, Mapping) else {"": measured}
+    for name, values in arrays.items():
+        if getattr(values, "shape", ())[:1] != (count,):
+            raise BadInput(
+                f"measure {name!r} of a set has shape {getattr(values, 'shape', type(values).__name__)}",
+                f"a mapping of names to arrays with a row for each of the {count} examples of the batch",
+            )
+    return arrays
+
+
+def _of_set(evaluation: Evaluation, rows: dict[str, np.ndarray], count: int) -> dict[str, Measured]:
+    """The quantities of all rows; padding is left out already."""
+    assert evaluation.of_all is not None
+    found = evaluation.of_all(rows)
+    _check_names(found, evaluation)
+    told = {name: (value if isinstance(value, tuple) else (value, 0.0)) for name, value in found.items()}
+    for name, (value, _) in told.items():
+        if not np.isfinite(value):
+            raise NonFinite(f"{name} is {value}", "a measure of a set is finite", "look at what the model draws")
+    return {name: Measured(float(told[name][0]), float(told[name][1]), count) for name in evaluation.quantities}
 
 
 def _moments(values: jax.Array, weights: jax.Array, mask: jax.Array) -> jax.Array:

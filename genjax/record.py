@@ -242,7 +242,7 @@ def result_text(line: Mapping[str, Any]) -> str:
         *(f"step {line['step']:,}", f"config {line['config'][:8]}", f"code {line['code']}"),
     )
     error = line["standard_error"]
-    alone = line["count"] == 1 and not error > 0  # one example, as a coefficient of a whole series, has no error
+    alone = not error > 0  # a coefficient of a whole series, a distance of two sets
     value = f"{line['value']:.7g}" if alone else f"{line['value']:.4g} ± {error:.2g}"
     unit = f" {line['unit']}" if line["unit"] else ""
     return f"{line['name']} {value}{unit} ({line['kind']}; {', '.join(filter(None, told))})"

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from planted import rejects
 
 from genjax import BadInput, Evaluation, Out, Quantity, State, ema, minimize, parallel
 from genjax.data import Split
@@ -139,3 +140,47 @@ def test_an_error_that_all_examples_share_is_added_in_squares():
     assert found.standard_error == pytest.approx(np.hypot(alone, 3.0), rel=1e-6) and alone > 0
     with pytest.raises(BadInput, match="sure"):
         evaluator(evaluation._replace(measure=shifted), parallel.mesh(1))(STATE, jax.random.key(0))
+
+
+def check_set(collect):
+    """The median of all rows and none of the padding, whatever the batch size; a told error; noise that repeats."""
+    rows = lambda state, batch, key: {"x": batch["x"][:, None] + state.params["shift"]}
+    for size in (1, 10, 37, 64):
+        named = {"value": Quantity("median"), "spread": Quantity("range", "")}
+        evaluation = Evaluation(rows, SPLIT, size, named, of_all=collect)
+        found = evaluator(evaluation, parallel.mesh(1))(STATE, jax.random.key(0))
+        np.testing.assert_allclose(found["value"].value, np.median(VALUES) + 1.0, rtol=1e-6)
+        np.testing.assert_allclose(found["spread"].value, np.ptp(VALUES), rtol=1e-5)
+        assert (found["value"].standard_error, found["spread"].standard_error) == (0.25, 0.0)
+        assert [*found] == ["value", "spread"] and found["value"].count == 37
+
+
+def collect(rows):
+    assert rows["x"].shape == (37, 1)
+    return {"spread": np.ptp(rows["x"]), "value": (np.median(rows["x"]), 0.25)}
+
+
+def test_a_measure_of_a_set():
+    check_set(collect)
+    rejects(check_set, lambda rows: collect(rows) | {"value": np.median(rows["x"])})  # no error
+    rejects(check_set, lambda rows: collect({"x": rows["x"][::-1][:30]}))
+    rejects(check_set, lambda rows: collect(rows) | {"spread": rows["x"].std()})
+
+
+@pytest.mark.parametrize(
+    ("told", "measure", "of_all"),
+    [
+        ("a row for each of the 10", lambda s, batch, k: {"x": jnp.mean(batch["x"])}, collect),
+        ("with every name", shifted, lambda rows: {"other": 1.0}),
+    ],
+)
+def test_a_measure_of_a_set_that_does_not_fit_is_refused(told, measure, of_all):
+    evaluation = Evaluation(measure, SPLIT, 10, {"value": Quantity("median")}, of_all=of_all)
+    with pytest.raises(BadInput, match=told):
+        evaluator(evaluation, parallel.mesh(1))(STATE, jax.random.key(0))
+
+
+def test_a_measure_of_a_set_that_is_not_finite_is_named():
+    evaluation = Evaluation(shifted, SPLIT, 10, {"value": Quantity("x")}, of_all=lambda rows: {"value": np.nan})
+    with pytest.raises(NonFinite, match="value is nan"):
+        evaluator(evaluation, parallel.mesh(1))(STATE, jax.random.key(0))
