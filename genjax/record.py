@@ -242,8 +242,9 @@ def result_text(line: Mapping[str, Any]) -> str:
         *(f"step {line['step']:,}", f"config {line['config'][:8]}", f"code {line['code']}"),
     )
     error = line["standard_error"]
-    alone = not error > 0  # a coefficient of a whole series, a distance of two sets
-    value = f"{line['value']:.7g}" if alone else f"{line['value']:.4g} ± {error:.2g}"
+    digits = 7 if line["count"] == 1 else 4  # a coefficient of a whole series is one exact number
+    told_error = f" ± {error:.2g}" if error > 0 else ""  # a distance of two sets has none
+    value = f"{line['value']:.{4 if told_error else digits}g}{told_error}"
     unit = f" {line['unit']}" if line["unit"] else ""
     return f"{line['name']} {value}{unit} ({line['kind']}; {', '.join(filter(None, told))})"
 

@@ -16,7 +16,8 @@ def read_images(folder: Path) -> dict[str, np.ndarray]:
     Args:
       folder: image files; or subfolders of them, each a class, numbered in the order of their names.
     Returns:
-      `image` uint8 [N, H, W, C], C of 1, 3 or 4, and `label` int32 [N] where there are subfolders.
+      `image` uint8 [N, H, W, C], C of 1, 3 or 4, and `label` int32 [N] where there are subfolders.  Colour pictures
+      without transparency among others with it are opaque.
     Raises:
       BadInput: no images, images beside subfolders, a picture that cannot be read, sizes or channels that differ.
     """
@@ -32,7 +33,9 @@ def read_images(folder: Path) -> dict[str, np.ndarray]:
     images = np.empty((len(paths), *first.shape), np.uint8)
     for row, path in enumerate(paths):
         image = read_image(path)
-        if image.shape != first.shape:
+        if {image.shape[2], images.shape[3]} == {3, 4}:  # a picture without transparency among others with it
+            images, image = opaque(images), opaque(image)
+        if image.shape != images.shape[1:]:
             what = f"{path} is {_size(image)}, {paths[0].name} is {_size(first)}."
             raise BadInput(what, "All images need the same size and channels.", "Resize or convert it, or remove it.")
         images[row] = image
@@ -53,6 +56,8 @@ def read_image(path: Path) -> np.ndarray:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 mode = CHANNELS.get(picture.mode)
+                if mode == "RGB" and "transparency" in picture.info:  # of a palette, or one colour
+                    mode = "RGBA"
                 if mode is None:
                     raise ValueError(f"its mode {picture.mode} has more than 8 bits a channel")
                 pixels = np.asarray(picture.convert(mode), np.uint8)
@@ -60,6 +65,13 @@ def read_image(path: Path) -> np.ndarray:
         what = f"{path} cannot be read as a picture: {error}"
         raise BadInput(what, "It is damaged, or not an 8-bit image.", "Repair, convert or remove it.") from error
     return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def opaque(image: np.ndarray) -> np.ndarray:
+    """Colour pictures [..., 3] with an alpha channel of 255; those that have one as they are."""
+    if image.shape[-1] == 4:
+        return image
+    return np.concatenate([image, np.full((*image.shape[:-1], 1), 255, np.uint8)], axis=-1)
 
 
 def _size(image: np.ndarray) -> str:

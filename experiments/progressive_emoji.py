@@ -1,0 +1,127 @@
+"""Progressive growing on 64-pixel emoji in colour: from 4x4 pixels, a stage a level, by WGAN-GP.
+
+Paper:    Karras, Aila, Laine and Lehtinen, Progressive Growing of GANs, 2018, arXiv:1710.10196; on this data no number
+Command:  genjax train experiments/progressive_emoji.py --data FOLDER                                       (GPU)
+Cost:     see Measured
+Measured: not yet
+
+The folder holds square pictures of 64 pixels, such as the Twemoji; where they have an alpha channel they are laid on
+white.  Pictures are mirrored at random: a few thousand are few for a critic.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from genjax import Count, Experiment, Fraction, NonNegative, Player, Positive, Stage, alternate, ema
+from genjax.data import Split, batches, from_file, scaled
+from genjax.errors import BadInput
+from genjax.losses.games import wasserstein_game
+from genjax.models.gan_layers import halved
+from genjax.models.progressive import Discriminator, Generator, faded, inherited, side
+from genjax.samplers.latents import interpolate_spherical, tiles
+
+WIDTHS = (256, 256, 128, 64, 32)  # channels of the levels
+
+
+def experiment(
+    data: str,
+    latents: Count = 256,
+    learning_rate: Positive = 1e-3,
+    penalty: NonNegative = 10.0,
+    drift: NonNegative = 1e-3,
+    average: Fraction = 0.999,
+    steps: int = 10_000,
+    batch_size: Count = 64,
+) -> Experiment:
+    """A generator and a critic that grow.
+
+    Args:
+      data: folder of pictures, or an array of them, [N, 64, 64, C].
+      latents: dimensions of z.
+      learning_rate: Adam's, of both networks, constant.
+      penalty: weight of the gradient penalty.
+      drift: weight of the critic's squared score of real images.
+      average: decay of the moving average of the generator, which begins anew at every level.
+      steps: updates of each network at every level.
+      batch_size: images in a batch; groups of 4 share their standard deviation.
+    """
+    pictures_of, top = on_white(from_file(data).train.arrays["image"]), len(WIDTHS) - 1
+    stages = [
+        Stage(
+            f"pixels_{side(level)}",
+            learner(level, latents, learning_rate, penalty, drift, average, steps),
+            batches(Split({"image": pictures_of}, scaled(256)), batch_size),
+            steps,
+            grown if level else None,
+        )
+        for level in range(top + 1)
+    ]
+    make = lambda state, z: pictures(Generator(WIDTHS, top, 3).apply(state.params["generator"], z, 1.0))
+
+    def walk(state, key):  # eight walks from a latent to another, along the sphere
+        ends = jax.random.normal(key, (2, 8, latents))
+        z = interpolate_spherical(ends[0], ends[1], 10).swapaxes(0, 1)
+        return tiles(make(state, z.reshape(-1, latents)), 10)
+
+    return Experiment(
+        stages=stages,
+        sample=lambda state, key, n: make(state, jax.random.normal(key, (n, latents))),
+        pictures={"walk": walk},
+        data=data,
+    )
+
+
+def learner(level, latents, rate, penalty, drift, average, steps):
+    """Both networks at a level, a critic's update and then a generator's."""
+    generator, critic = Generator(WIDTHS, level, 3), Discriminator(WIDTHS, level)
+    fade = lambda state: jnp.minimum(2.0 * state.step / max(steps, 1), 1.0) if level else 1.0
+
+    def init(key, batch):
+        x, z = at_level(batch["image"], level), jnp.ones((len(batch["image"]), latents))
+        keys = jax.random.split(key)
+        return {"critic": critic.init(keys[0], x, 1.0), "generator": generator.init(keys[1], z, 1.0)}
+
+    def drawn(params, state, batch, key):
+        return generator.apply(params, jax.random.normal(key, (len(batch["image"]), latents)), fade(state))
+
+    def real(state, batch):
+        x = 2.0 * at_level(batch["image"], level) - 1.0
+        return faded(x, fade(state)) if level else x
+
+    score = lambda params, state, images: critic.apply(params, images, fade(state))
+    game = wasserstein_game(drawn, score, real, penalty, drift)
+    tx = lambda: optax.adam(rate, b1=0.0, b2=0.99, eps=1e-8)
+    players = {
+        "critic": Player(game.critic, tx()),
+        "generator": Player(game.generator, optax.chain(tx(), ema(average))),
+    }
+    return alternate(players, init)
+
+
+def grown(previous, fresh):
+    """The next level's state: layers of the same name and shape are those of the level below."""
+    return fresh._replace(params={n: inherited(previous.params[n], fresh.params[n]) for n in fresh.params})
+
+
+def at_level(images, level):
+    """Real images, halved to those of a level."""
+    while images.shape[1] > side(level):
+        images = halved(images)
+    return images
+
+
+def on_white(images):
+    """uint8 [N, 64, 64, 3] of pictures in grey, in colour, or with an alpha channel; a second half mirrored."""
+    if images.shape[1:3] != (side(len(WIDTHS) - 1),) * 2:
+        raise BadInput(f"pictures of {images.shape[2]}x{images.shape[1]} pixels", "allowed: 64x64")
+    colour = np.repeat(images[..., :1], 3, axis=-1) if images.shape[-1] < 3 else images[..., :3]
+    if images.shape[-1] == 4:
+        alpha = images[..., 3:].astype(np.float32) / 255
+        colour = np.round(colour * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return np.concatenate([colour, colour[:, :, ::-1]])
+
+
+def pictures(images):
+    return jnp.clip(0.5 * images + 0.5, 0.0, 1.0)

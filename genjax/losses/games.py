@@ -1,0 +1,87 @@
+r"""Whole games of a critic and a generator, as the two losses that `alternate` takes.
+
+Both losses see the networks as functions only: `draw` makes images of the generator's parameters, `score` gives each
+image one number, `real` takes the images of a batch to what the critic should see.  All three get the state, so that a
+level may fade in by `state.step`.
+
+    WGAN-GP    critic      f - r + lambda (|grad score(u)| - 1)^2 + epsilon r^2,   u between a real and a drawn image
+               generator   -f
+
+The drift term with a small epsilon keeps the scores, which are known up to a constant, near zero.
+
+Sources: Gulrajani et al., Improved Training of Wasserstein GANs, 2017, https://arxiv.org/abs/1704.00028, algorithm 1;
+Karras et al., Progressive Growing of GANs, 2018, https://arxiv.org/abs/1710.10196, appendix A.1 (the drift).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from genjax.errors import BadInput
+from genjax.losses.adversarial import wasserstein_discriminator, wasserstein_generator
+from genjax.losses.penalties import gradient_penalty
+from genjax.types import Batch, Key, Loss, Out, Params, State
+
+Draw = Callable[[Params, State, Batch, Key], jax.Array]
+"""The generator's parameters -> as many images as the batch has rows."""
+Score = Callable[[Params, State, jax.Array], jax.Array]
+"""The critic's parameters, images -> [B]."""
+Real = Callable[[State, Batch], jax.Array]
+"""The images of a batch, of the shape and range that the generator draws."""
+
+
+class Game(NamedTuple):
+    """Losses for `Player`s of these names in `alternate`."""
+
+    critic: Loss
+    generator: Loss
+
+
+def wasserstein_game(draw: Draw, score: Score, real: Real, penalty: float = 10.0, drift: float = 0.0) -> Game:
+    """WGAN-GP of any two networks.
+
+    Args:
+      draw: images of the generator's parameters.
+      score: of images, by the critic's parameters; rows are treated alike.
+      real: images of a batch.
+      penalty: lambda, >= 0.
+      drift: epsilon, >= 0; 0.001 in Karras et al.
+
+    Returns:
+      Game; parameters stand in `state.params` under "critic" and "generator".  The critic logs `distance`, the mean of
+      r - f: an estimate of the Wasserstein distance as far as the penalty keeps the slope at 1; and `slope`, the
+      penalty before its weight.
+
+    Raises:
+      BadInput: weights below 0.
+
+    Source: Gulrajani et al., 2017, algorithm 1.
+
+    >>> game = wasserstein_game(
+    ...     lambda g, state, batch, key: jnp.full((2, 1), g),
+    ...     lambda c, state, x: c * x[:, 0],
+    ...     lambda state, batch: batch["x"],
+    ... )
+    >>> state = State(0, {"critic": jnp.array(3.0), "generator": jnp.array(0.5)})
+    >>> out = game.critic(jnp.array(3.0), state, {"x": jnp.ones((2, 1))}, jax.random.key(0))
+    >>> out.loss.tolist()  # 3 (0.5 - 1) + 10 (3 - 1)^2
+    [38.5, 38.5]
+    """
+    if not penalty >= 0 or not drift >= 0:
+        raise BadInput(f"a game with penalty = {penalty}, drift = {drift}", "allowed: weights from 0")
+
+    def critic(params: Params, state: State, batch: Batch, key: Key) -> Out:
+        draw_key, place_key = jax.random.split(key)
+        x = real(state, batch)
+        y = jax.lax.stop_gradient(draw(state.params["generator"], state, batch, draw_key))
+        r, f = score(params, state, x), score(params, state, y)
+        slope = gradient_penalty(lambda u: score(params, state, u), x, y, place_key)
+        loss = wasserstein_discriminator(r, f) + penalty * slope + drift * jnp.square(r)
+        return Out(loss, {"distance": r - f, "slope": slope})
+
+    def generator(params: Params, state: State, batch: Batch, key: Key) -> Out:
+        return Out(wasserstein_generator(score(state.params["critic"], state, draw(params, state, batch, key))))
+
+    return Game(critic, generator)
