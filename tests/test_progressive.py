@@ -7,7 +7,7 @@ import pytest
 from planted import rejects
 
 from genjax.errors import BadInput
-from genjax.losses.games import wasserstein_game
+from genjax.losses.games import relativistic_game, wasserstein_game
 from genjax.models.gan_layers import doubled, halved
 from genjax.models.progressive import Discriminator, Generator, faded, inherited, side
 from genjax.types import State
@@ -120,11 +120,44 @@ def test_game():
         rejects(check_game, mutant)
 
 
+def check_pairs(game_of):
+    """Scores c x^2 of one pixel: r - f of pairs, slopes 2 c x at both ends, by hand."""
+    draw = lambda g, state, batch, key: g * jnp.arange(1.0, 7.0)[:, None]
+    score = lambda c, state, x: c * x[:, 0] ** 2
+    game, x = game_of(draw, score, lambda state, batch: batch["x"], 0.7), np.linspace(-1, 2, 6)
+    state, batch = State(jnp.int32(0), {"critic": jnp.array(0.3), "generator": jnp.array(0.5)}), {"x": x[:, None]}
+    batch = jax.tree.map(jnp.float32, batch)
+    y = 0.5 * np.arange(1.0, 7.0)
+    r, f, soft = 0.3 * x**2, 0.3 * y**2, lambda a: np.log1p(np.exp(a))
+    found = game.critic(jnp.array(0.3), state, batch, KEY)
+    slope = 0.5 * (0.6 * x) ** 2 + 0.5 * (0.6 * y) ** 2
+    np.testing.assert_allclose(found.loss, soft(f - r) + 0.7 * slope, rtol=1e-5)
+    np.testing.assert_allclose(found.metrics["slope"], slope, rtol=1e-5)
+    other = jax.grad(lambda s: jnp.mean(game.critic(jnp.array(0.3), state._replace(params=s), batch, KEY).loss))
+    assert float(other(state.params)["generator"]) == 0.0
+    np.testing.assert_allclose(game.generator(jnp.array(0.5), state, batch, KEY).loss, soft(r - f), rtol=1e-5)
+
+
+def test_relativistic_game():
+    check_pairs(relativistic_game)
+    rejects(check_pairs, lambda draw, score, real, gamma: relativistic_game(draw, score, real, 2 * gamma))
+    rejects(
+        check_pairs,
+        lambda draw, score, real, gamma: relativistic_game(draw, score, lambda s, b: -real(s, b)[::-1], gamma),
+    )
+    rejects(
+        check_pairs, lambda draw, score, real, gamma: relativistic_game(lambda *a: draw(*a)[::-1], score, real, gamma)
+    )
+    negative = lambda score: lambda c, state, x: -score(c, state, x)
+    rejects(check_pairs, lambda draw, score, real, gamma: relativistic_game(draw, negative(score), real, gamma))
+
+
 @pytest.mark.parametrize(
     ("told", "call"),
     [
         ("level 3 of networks", lambda: Generator(WIDTHS, 3, 1).init(KEY, Z, 1.0)),
         ("at level 1", lambda: Discriminator(WIDTHS, 1).init(KEY, IMAGES[2], 1.0)),
+        ("gamma = -1", lambda: relativistic_game(None, None, None, -1)),
         ("penalty = -1", lambda: wasserstein_game(None, None, None, -1)),
     ],
 )

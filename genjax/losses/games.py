@@ -7,10 +7,14 @@ level may fade in by `state.step`.
     WGAN-GP    critic      f - r + lambda (|grad score(u)| - 1)^2 + epsilon r^2,   u between a real and a drawn image
                generator   -f
 
+    R3GAN      critic      softplus(f - r) + gamma (|grad score(x)|^2 + |grad score(y)|^2) / 2,  pairs (x_i, y_i)
+               generator   softplus(r - f)
+
 The drift term with a small epsilon keeps the scores, which are known up to a constant, near zero.
 
 Sources: Gulrajani et al., Improved Training of Wasserstein GANs, 2017, https://arxiv.org/abs/1704.00028, algorithm 1;
-Karras et al., Progressive Growing of GANs, 2018, https://arxiv.org/abs/1710.10196, appendix A.1 (the drift).
+Karras et al., Progressive Growing of GANs, 2018, https://arxiv.org/abs/1710.10196, appendix A.1 (the drift);
+Huang et al., The GAN is dead; long live the GAN!, 2024, https://arxiv.org/abs/2501.05441, eqs. 2 to 5.
 """
 
 from collections.abc import Callable
@@ -20,8 +24,13 @@ import jax
 import jax.numpy as jnp
 
 from genjax.errors import BadInput
-from genjax.losses.adversarial import wasserstein_discriminator, wasserstein_generator
-from genjax.losses.penalties import gradient_penalty
+from genjax.losses.adversarial import (
+    relativistic_discriminator,
+    relativistic_generator,
+    wasserstein_discriminator,
+    wasserstein_generator,
+)
+from genjax.losses.penalties import gradient_penalty, r1, r2
 from genjax.types import Batch, Key, Loss, Out, Params, State
 
 Draw = Callable[[Params, State, Batch, Key], jax.Array]
@@ -83,5 +92,48 @@ def wasserstein_game(draw: Draw, score: Score, real: Real, penalty: float = 10.0
 
     def generator(params: Params, state: State, batch: Batch, key: Key) -> Out:
         return Out(wasserstein_generator(score(state.params["critic"], state, draw(params, state, batch, key))))
+
+    return Game(critic, generator)
+
+
+def relativistic_game(draw: Draw, score: Score, real: Real, gamma: float = 1.0) -> Game:
+    """R3GAN of any two networks: each drawn image is compared with a real one, slopes are kept small at both.
+
+    Args:
+      draw, score, real: as for `wasserstein_game`.
+      gamma: weight of R1 and R2, >= 0; of images in [-1, 1].
+
+    Returns:
+      Game.  The critic logs `distance`, the mean of r - f in nats, and `slope`, R1 + R2 before their weight.
+
+    Raises:
+      BadInput: a weight below 0.
+
+    Source: Huang et al., 2024, eqs. 2 to 5.
+
+    >>> game = relativistic_game(
+    ...     lambda g, state, batch, key: jnp.full((2, 1), g),
+    ...     lambda c, state, x: c * x[:, 0],
+    ...     lambda state, batch: batch["x"],
+    ...     gamma=2.0,
+    ... )
+    >>> state = State(0, {"critic": jnp.array(3.0), "generator": jnp.array(1.0)})
+    >>> out = game.critic(jnp.array(3.0), state, {"x": jnp.ones((2, 1))}, jax.random.key(0))
+    >>> [round(v, 4) for v in out.loss.tolist()]  # log 2 + 2 (9 + 9) / 2
+    [18.6931, 18.6931]
+    """
+    if not gamma >= 0:
+        raise BadInput(f"a game with gamma = {gamma}", "allowed: weights from 0")
+
+    def critic(params: Params, state: State, batch: Batch, key: Key) -> Out:
+        x, y = real(state, batch), jax.lax.stop_gradient(draw(state.params["generator"], state, batch, key))
+        of = lambda images: score(params, state, images)
+        r, f = of(x), of(y)
+        slope = r1(of, x) + r2(of, y)
+        return Out(relativistic_discriminator(r, f) + gamma * slope, {"distance": r - f, "slope": slope})
+
+    def generator(params: Params, state: State, batch: Batch, key: Key) -> Out:
+        of = lambda images: score(state.params["critic"], state, images)
+        return Out(relativistic_generator(of(real(state, batch)), of(draw(params, state, batch, key))))
 
     return Game(critic, generator)
