@@ -3,8 +3,8 @@
 Paper:    Karras, Aila, Laine and Lehtinen, Progressive Growing of GANs, 2018, arXiv:1710.10196; on this data no number
 Command:  genjax data prepare fashion_mnist; genjax train experiments/progressive_fashion.py
 Cost:     see Measured
-Measured: nothing yet in full; 3,000 updates a level, stopped at step 2,404 of the last, gave varied garments in 195 s on
-          one H200 that it shared
+Measured: nothing yet in full; 3,000 updates a level, stopped at step 2,404 of the last, gave varied garments in 195 s
+          on one H200 that it shared
 
 Every level is a stage: while its newest block fades in, over the first half of its updates, real images fade as well.
 What the level below learned is where the next one begins; Adam's moments begin anew unless `--keep-moments`.  Then old

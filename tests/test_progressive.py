@@ -7,7 +7,7 @@ import pytest
 from planted import rejects
 
 from genjax.errors import BadInput
-from genjax.losses.games import relativistic_game, wasserstein_game
+from genjax.losses.games import logistic_game, relativistic_game, wasserstein_game
 from genjax.models.gan_layers import doubled, halved
 from genjax.models.progressive import Discriminator, Generator, faded, inherited, side
 from genjax.types import State
@@ -150,6 +150,29 @@ def test_relativistic_game():
     )
     negative = lambda score: lambda c, state, x: -score(c, state, x)
     rejects(check_pairs, lambda draw, score, real, gamma: relativistic_game(draw, negative(score), real, gamma))
+
+
+def check_logistic(game_of):
+    """The same networks: softplus(-r) + softplus(f) + gamma R1 by hand, and softplus(-f)."""
+    draw = lambda g, state, batch, key: g * jnp.arange(1.0, 7.0)[:, None]
+    score = lambda c, state, x: c * x[:, 0] ** 2
+    x, y, soft = np.linspace(-1, 2, 6), 0.5 * np.arange(1.0, 7.0), lambda a: np.log1p(np.exp(a))
+    state = State(jnp.int32(0), {"critic": jnp.array(0.3), "generator": jnp.array(0.5)})
+    batch, r, f = {"x": jnp.float32(x[:, None])}, 0.3 * x**2, 0.3 * y**2
+    for gamma in (0.0, 0.7):
+        game = game_of(draw, score, lambda state, batch: batch["x"], gamma)
+        found = game.critic(jnp.array(0.3), state, batch, KEY)
+        np.testing.assert_allclose(found.loss, soft(-r) + soft(f) + gamma * 0.5 * (0.6 * x) ** 2, rtol=1e-5)
+        np.testing.assert_allclose(found.metrics["real"], r, atol=1e-6)
+        np.testing.assert_allclose(game.generator(jnp.array(0.5), state, batch, KEY).loss, soft(-f), rtol=1e-5)
+
+
+def test_logistic_game():
+    check_logistic(logistic_game)
+    rejects(check_logistic, lambda draw, score, real, gamma: logistic_game(draw, score, real, gamma / 2))
+    negative = lambda score: lambda c, state, x: -score(c, state, x)
+    rejects(check_logistic, lambda draw, score, real, gamma: logistic_game(draw, negative(score), real, gamma))
+    rejects(check_logistic, lambda draw, score, real, gamma: relativistic_game(draw, score, real, gamma))
 
 
 @pytest.mark.parametrize(

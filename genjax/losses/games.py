@@ -7,14 +7,18 @@ level may fade in by `state.step`.
     WGAN-GP    critic      f - r + lambda (|grad score(u)| - 1)^2 + epsilon r^2,   u between a real and a drawn image
                generator   -f
 
+    logistic   critic      softplus(-r) + softplus(f) + gamma |grad score(x)|^2 / 2
+               generator   softplus(-f)
     R3GAN      critic      softplus(f - r) + gamma (|grad score(x)|^2 + |grad score(y)|^2) / 2,  pairs (x_i, y_i)
                generator   softplus(r - f)
 
 The drift term with a small epsilon keeps the scores, which are known up to a constant, near zero.
 
-Sources: Gulrajani et al., Improved Training of Wasserstein GANs, 2017, https://arxiv.org/abs/1704.00028, algorithm 1;
-Karras et al., Progressive Growing of GANs, 2018, https://arxiv.org/abs/1710.10196, appendix A.1 (the drift);
-Huang et al., The GAN is dead; long live the GAN!, 2024, https://arxiv.org/abs/2501.05441, eqs. 2 to 5.
+Sources: Goodfellow et al., Generative Adversarial Networks, 2014, https://arxiv.org/abs/1406.2661; Mescheder, Geiger
+and Nowozin, Which Training Methods for GANs do actually Converge?, 2018, https://arxiv.org/abs/1801.04406; Gulrajani et
+al., Improved Training of Wasserstein GANs, 2017, https://arxiv.org/abs/1704.00028, algorithm 1; Karras et al.,
+Progressive Growing of GANs, 2018, https://arxiv.org/abs/1710.10196, appendix A.1 (the drift); Huang et al., The GAN is
+dead; long live the GAN!, 2024, https://arxiv.org/abs/2501.05441, eqs. 2 to 5.
 """
 
 from collections.abc import Callable
@@ -25,6 +29,8 @@ import jax.numpy as jnp
 
 from genjax.errors import BadInput
 from genjax.losses.adversarial import (
+    minimax_discriminator,
+    non_saturating_generator,
     relativistic_discriminator,
     relativistic_generator,
     wasserstein_discriminator,
@@ -96,6 +102,47 @@ def wasserstein_game(draw: Draw, score: Score, real: Real, penalty: float = 10.0
     return Game(critic, generator)
 
 
+def logistic_game(draw: Draw, score: Score, real: Real, gamma: float = 0.0) -> Game:
+    """The non-saturating game of any two networks, with R1 where gamma is above 0.
+
+    Args:
+      draw, score, real: as for `wasserstein_game`; scores are logits.
+      gamma: weight of R1, >= 0; of images in [-1, 1].
+
+    Returns:
+      Game.  The critic logs `real` and `drawn`, its mean logits, and `slope` where there is a penalty.
+
+    Raises:
+      BadInput: a weight below 0.
+
+    Source: Goodfellow et al., 2014, section 3; Mescheder, Geiger and Nowozin, 2018, eq. 9.
+
+    >>> game = logistic_game(
+    ...     lambda g, state, batch, key: jnp.full((1, 1), g),
+    ...     lambda c, state, x: c * x[:, 0],
+    ...     lambda state, batch: batch["x"],
+    ... )
+    >>> state = State(0, {"critic": jnp.array(0.0), "generator": jnp.array(1.0)})
+    >>> out = game.critic(jnp.array(0.0), state, {"x": jnp.ones((1, 1))}, jax.random.key(0))
+    >>> round(float(out.loss[0]), 4)  # log 4
+    1.3863
+    """
+    _check_weight(gamma)
+
+    def critic(params: Params, state: State, batch: Batch, key: Key) -> Out:
+        x, y = real(state, batch), jax.lax.stop_gradient(draw(state.params["generator"], state, batch, key))
+        of = lambda images: score(params, state, images)
+        r, f = of(x), of(y)
+        slope = {"slope": r1(of, x)} if gamma else {}
+        loss = minimax_discriminator(r, f)
+        return Out(loss + gamma * slope["slope"] if gamma else loss, {"real": r, "drawn": f, **slope})
+
+    def generator(params: Params, state: State, batch: Batch, key: Key) -> Out:
+        return Out(non_saturating_generator(score(state.params["critic"], state, draw(params, state, batch, key))))
+
+    return Game(critic, generator)
+
+
 def relativistic_game(draw: Draw, score: Score, real: Real, gamma: float = 1.0) -> Game:
     """R3GAN of any two networks: each drawn image is compared with a real one, slopes are kept small at both.
 
@@ -122,8 +169,7 @@ def relativistic_game(draw: Draw, score: Score, real: Real, gamma: float = 1.0) 
     >>> [round(v, 4) for v in out.loss.tolist()]  # log 2 + 2 (9 + 9) / 2
     [18.6931, 18.6931]
     """
-    if not gamma >= 0:
-        raise BadInput(f"a game with gamma = {gamma}", "allowed: weights from 0")
+    _check_weight(gamma)
 
     def critic(params: Params, state: State, batch: Batch, key: Key) -> Out:
         x, y = real(state, batch), jax.lax.stop_gradient(draw(state.params["generator"], state, batch, key))
@@ -137,3 +183,8 @@ def relativistic_game(draw: Draw, score: Score, real: Real, gamma: float = 1.0) 
         return Out(relativistic_generator(of(real(state, batch)), of(draw(params, state, batch, key))))
 
     return Game(critic, generator)
+
+
+def _check_weight(gamma: float) -> None:
+    if not gamma >= 0:
+        raise BadInput(f"a game with gamma = {gamma}", "allowed: weights from 0")
