@@ -1,0 +1,155 @@
+"""GAN experiments in small: what they learn and measure; a growing run goes on in the middle of a fade, bit for bit."""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_train import digests, go
+
+import genjax.data
+from genjax import parallel
+from genjax.checkpoint import seals
+from genjax.data import Split, make_dataset, scaled
+from genjax.data.images import read_images
+from genjax.errors import BadInput, Preempted
+from genjax.evaluate import evaluator
+from genjax.fields import load
+from genjax.models.gan_layers import doubled
+from genjax.train import Options
+
+EXPERIMENTS, KEY = Path(__file__).parent.parent / "experiments", jax.random.key(0)
+
+
+def function(name):
+    return load(EXPERIMENTS / f"{name}.py").function
+
+
+def module(name):
+    return sys.modules[function(name).__module__]
+
+
+def toy():
+    """Squares of one brightness, 28x28."""
+    levels = np.random.default_rng(0).integers(100, 255, (60, 1, 1, 1)).astype(np.uint8)
+    images = np.broadcast_to(levels, (60, 28, 28, 1)).copy()
+    rows = {"train": slice(0, 40), "validation": slice(40, 50), "test": slice(50, 60)}
+    return make_dataset("toy", {name: Split({"image": images[part]}, scaled(256)) for name, part in rows.items()})
+
+
+def trained(experiment, updates, chunk=50):
+    """The state of the only stage after some updates."""
+    [stage] = experiment.stages
+    batch = lambda step: stage.data.batch(stage.data.resident, KEY, step)
+    update = lambda state, _: (stage.learner.update(state, batch(state.step), KEY)[0], None)
+    begin = jax.jit(lambda: stage.learner.init(KEY, batch(0)))
+    run = jax.jit(lambda state: jax.lax.scan(update, state, None, chunk)[0])
+    state = begin()
+    for _ in range(updates // chunk):
+        state = run(state)
+    return state
+
+
+def test_gan_digits_learns():
+    """By 4,000 updates samples are among the digits: random networks draw none that is, and cover nothing."""
+    experiment = function("gan_digits")(width=64, steps=4_000)
+    measure = evaluator(experiment.evaluations["test"], parallel.mesh(1))
+    begun, done = (measure(trained(experiment, updates), KEY) for updates in (0, 4_000))
+    assert begun["precision"].value < 0.05 and begun["coverage"].value < 0.2
+    assert done["precision"].value > 0.5 and done["coverage"].value > 0.4
+    assert done["precision_of_training_images"] == begun["precision_of_training_images"]
+    assert begun["neighbour"].value > 0.95 > done["neighbour"].value
+    assert done["precision_of_training_images"].value > 0.8 and done["neighbour_of_training_images"].value < 0.6
+
+
+@pytest.mark.parametrize("pack", [1, 2])
+def test_gan_gaussians_sees_packs(pack):
+    """Packs are points of the data side by side; samples come nearer to the ring than those of random networks."""
+    experiment = function("gan_gaussians")("ring", pack, width=32, units=16, learning_rate=2e-3, batch_size=20)
+    [stage] = experiment.stages
+    x = np.asarray(stage.data.batch(stage.data.resident, KEY, 0)["x"])
+    assert x.shape == (20, 2 * pack)
+    np.testing.assert_allclose(np.hypot(*x.reshape(-1, 2).T), 1.0, atol=0.06)
+    radius = lambda state: np.hypot(*np.asarray(experiment.sample(state, KEY, 500)).T)
+    error = lambda state: np.abs(radius(state) - 1).mean()
+    assert error(trained(experiment, 1_000)) < 0.5 * error(trained(experiment, 0))
+
+
+def test_modes_of_the_data_themselves():
+    """All 25 are found, and 98.9 % of two normals lie within 3 deviations: exp(-9/2) do not."""
+    file = module("gan_gaussians")
+    centres, deviation = file.places("grid")
+    found = file.gaussian_modes(file.mixture(centres, deviation, 20_000), centres, deviation)
+    assert found.count == 25 and found.high_quality == pytest.approx(1 - np.exp(-4.5), abs=0.004)
+
+
+@pytest.fixture
+def squares(monkeypatch):
+    monkeypatch.setattr(genjax.data, "fashion_mnist", lambda data_dir=None: toy())
+    sys.modules.pop("experiment_progressive_fashion", None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_growing_run_goes_on_in_the_middle_of_a_fade(squares, tmp_path, keep):
+    make = lambda: function("progressive_fashion")(levels=2, latents=4, steps=8, batch_size=8, keep_moments=keep)
+    every, stops = Options(checkpoint_every=3, log_every=4, evaluate_every=8), 0
+    for _ in range(12):
+        try:
+            go(make(), tmp_path / "parts", every, 5)
+        except Preempted:
+            stops += 1
+    assert stops >= 2
+    go(make(), tmp_path / "whole", every)
+    whole, parts = digests(tmp_path / "whole"), digests(tmp_path / "parts")
+    assert {place: parts[place] for place in whole} == whole
+    inside = {seal.step for seal in seals(tmp_path / "parts") if seal.stage == "pixels_8"}
+    assert inside & {1, 2, 3}  # of a fade of 4 updates
+
+
+def test_what_a_level_keeps(squares):
+    """Layers of both levels go on, Adam's moments only where they are asked to; the average begins anew."""
+    file = module("progressive_fashion")
+    experiment = function("progressive_fashion")(levels=2, latents=4, steps=8, batch_size=8)
+    low, high = experiment.stages
+    batch = low.data.batch(low.data.resident, KEY, 0)
+    state = low.learner.init(KEY, batch)
+    state, _ = jax.jit(low.learner.update)(state, batch, KEY)
+    fresh = high.learner.init(jax.random.key(5), batch)
+    for keep in (False, True):
+        begun = file.grown(keep, state, fresh)
+        for name in ("generator", "critic"):
+            own, before, new = (s.params[name]["params"] for s in (begun, state, fresh))
+            np.testing.assert_array_equal(own["block_0"]["kernel"], before["block_0"]["kernel"])
+            np.testing.assert_array_equal(own["block_1a"]["kernel"], new["block_1a"]["kernel"])
+        moments = begun.opt_state["critic"][0].nu["params"]["block_0"]["kernel"]
+        assert bool(jnp.any(moments != 0)) == keep
+        assert int(begun.opt_state["generator"][1].count) == 0
+    assert jax.tree.structure(begun) == jax.tree.structure(fresh)
+
+
+def test_levels_are_halved(squares):
+    file = module("progressive_fashion")
+    x = jax.random.uniform(KEY, (2, 8, 8, 1))
+    np.testing.assert_allclose(file.at_level(doubled(doubled(x)), 1), x, atol=1e-6)
+    framed = file.framed(toy())["train"].arrays["image"]
+    assert framed.shape == (40, 32, 32, 1) and framed[:, :2].max() == 0 == framed[:, :, -2:].max()
+
+
+def test_pictures_with_and_without_transparency(tmp_path):
+    """A folder that mixes them: opaque where nothing else is told; emoji are laid on white."""
+    from PIL import Image
+
+    Image.new("RGB", (64, 64), (255, 0, 0)).save(tmp_path / "a.png")
+    Image.new("RGBA", (64, 64), (0, 0, 255, 0)).save(tmp_path / "b.png")
+    palette = Image.new("P", (64, 64), 0)
+    palette.putpalette([0, 255, 0] * 256)
+    palette.save(tmp_path / "c.png", transparency=0)
+    images = read_images(tmp_path)["image"]
+    assert images[:, 0, 0].tolist() == [[255, 0, 0, 255], [0, 0, 255, 0], [0, 255, 0, 0]]
+    white = module("progressive_emoji").on_white(images)
+    assert white[:, 0, 0].tolist() == [[255, 0, 0], [255] * 3, [255] * 3] * 2
+    with pytest.raises(BadInput, match="pictures of 32x32"):
+        module("progressive_emoji").on_white(np.zeros((1, 32, 32, 3), np.uint8))
