@@ -71,7 +71,7 @@ def experiment(
     def draw(params, state, batch, key):
         return generator.apply(params, z_of(key, len(batch["image"])))
 
-    score = lambda params, state, x: critic.apply(params, x)
+    score = lambda params, state, batch, x: critic.apply(params, x)
     real = lambda state, batch: 2.0 * batch["image"].reshape(-1, D) - 1.0
     game = relativistic_game(draw, score, real, gamma)
 
@@ -84,7 +84,7 @@ def experiment(
 
     def outputs(state, batch, key):
         drawn = draw(state.params["generator"], state, batch, key)
-        of = lambda x: score(state.params["critic"], state, x)
+        of = lambda x: score(state.params["critic"], state, batch, x)
         return {"real": of(real(state, batch)), "drawn": of(drawn)}
 
     def measure(state, batch, key):

@@ -67,7 +67,7 @@ def experiment(
         drawn = jnp.ones((2, LATENTS))
         return {"critic": critic.init(keys[0], batch["x"]), "generator": generator.init(keys[1], drawn)}
 
-    game = logistic_game(draw, lambda params, state, x: critic.apply(params, x), lambda state, batch: batch["x"])
+    game = logistic_game(draw, lambda params, state, batch, x: critic.apply(params, x), lambda state, batch: batch["x"])
     sample = lambda state, key, n: made(state.params["generator"], key, max(n, batch_size))[:n]
     found = lambda rows: gaussian_modes(rows["drawn"], centres, deviation)._asdict()
 

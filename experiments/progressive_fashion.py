@@ -134,7 +134,7 @@ def learner(level, latents, rate, penalty, drift, average, steps):
         x = 2.0 * at_level(batch["image"], level) - 1.0
         return faded(x, fade(state)) if level else x
 
-    score = lambda params, state, images: critic.apply(params, images, fade(state))
+    score = lambda params, state, batch, images: critic.apply(params, images, fade(state))
     game = wasserstein_game(drawn, score, real, penalty, drift)
     tx = lambda: optax.adam(rate, b1=0.0, b2=0.99, eps=1e-8)
     players = {

@@ -84,7 +84,7 @@ def test_what_the_generator_draws_has_the_size_of_its_activations():
 def check_game(game_of):
     """Linear networks: scores c x, drawn images g z; both losses and their gradients by hand in NumPy."""
     draw = lambda g, state, batch, key: g * jax.random.normal(key, (6, 1))
-    score = lambda c, state, x: c * x[:, 0]
+    score = lambda c, state, batch, x: c * x[:, 0]
     real = lambda state, batch: batch["x"]
     x = jnp.arange(6.0)[:, None]
     state, key = State(jnp.int32(0), {"critic": jnp.array(3.0), "generator": jnp.array(0.5)}), jax.random.key(4)
@@ -103,7 +103,7 @@ def check_game(game_of):
 
 
 def swapped(draw, score, real, penalty, drift):
-    return wasserstein_game(draw, lambda c, state, x: -score(c, state, x), real, penalty, drift)
+    return wasserstein_game(draw, lambda c, state, batch, x: -score(c, state, batch, x), real, penalty, drift)
 
 
 def no_drift(draw, score, real, penalty, drift):
@@ -123,7 +123,7 @@ def test_game():
 def check_pairs(game_of):
     """Scores c x^2 of one pixel: r - f of pairs, slopes 2 c x at both ends, by hand."""
     draw = lambda g, state, batch, key: g * jnp.arange(1.0, 7.0)[:, None]
-    score = lambda c, state, x: c * x[:, 0] ** 2
+    score = lambda c, state, batch, x: c * x[:, 0] ** 2
     game, x = game_of(draw, score, lambda state, batch: batch["x"], 0.7), np.linspace(-1, 2, 6)
     state, batch = State(jnp.int32(0), {"critic": jnp.array(0.3), "generator": jnp.array(0.5)}), {"x": x[:, None]}
     batch = jax.tree.map(jnp.float32, batch)
@@ -148,14 +148,14 @@ def test_relativistic_game():
     rejects(
         check_pairs, lambda draw, score, real, gamma: relativistic_game(lambda *a: draw(*a)[::-1], score, real, gamma)
     )
-    negative = lambda score: lambda c, state, x: -score(c, state, x)
+    negative = lambda score: lambda c, state, batch, x: -score(c, state, batch, x)
     rejects(check_pairs, lambda draw, score, real, gamma: relativistic_game(draw, negative(score), real, gamma))
 
 
 def check_logistic(game_of):
     """The same networks: softplus(-r) + softplus(f) + gamma R1 by hand, and softplus(-f)."""
     draw = lambda g, state, batch, key: g * jnp.arange(1.0, 7.0)[:, None]
-    score = lambda c, state, x: c * x[:, 0] ** 2
+    score = lambda c, state, batch, x: c * x[:, 0] ** 2
     x, y, soft = np.linspace(-1, 2, 6), 0.5 * np.arange(1.0, 7.0), lambda a: np.log1p(np.exp(a))
     state = State(jnp.int32(0), {"critic": jnp.array(0.3), "generator": jnp.array(0.5)})
     batch, r, f = {"x": jnp.float32(x[:, None])}, 0.3 * x**2, 0.3 * y**2
@@ -170,7 +170,7 @@ def check_logistic(game_of):
 def test_logistic_game():
     check_logistic(logistic_game)
     rejects(check_logistic, lambda draw, score, real, gamma: logistic_game(draw, score, real, gamma / 2))
-    negative = lambda score: lambda c, state, x: -score(c, state, x)
+    negative = lambda score: lambda c, state, batch, x: -score(c, state, batch, x)
     rejects(check_logistic, lambda draw, score, real, gamma: logistic_game(draw, negative(score), real, gamma))
     rejects(check_logistic, lambda draw, score, real, gamma: relativistic_game(draw, score, real, gamma))
 

@@ -41,8 +41,8 @@ from genjax.types import Batch, Key, Loss, Out, Params, State
 
 Draw = Callable[[Params, State, Batch, Key], jax.Array]
 """The generator's parameters -> as many images as the batch has rows."""
-Score = Callable[[Params, State, jax.Array], jax.Array]
-"""The critic's parameters, images -> [B]."""
+Score = Callable[[Params, State, Batch, jax.Array], jax.Array]
+"""The critic's parameters, images -> [B]; the batch holds the labels of these images, real or drawn."""
 Real = Callable[[State, Batch], jax.Array]
 """The images of a batch, of the shape and range that the generator draws."""
 
@@ -76,7 +76,7 @@ def wasserstein_game(draw: Draw, score: Score, real: Real, penalty: float = 10.0
 
     >>> game = wasserstein_game(
     ...     lambda g, state, batch, key: jnp.full((2, 1), g),
-    ...     lambda c, state, x: c * x[:, 0],
+    ...     lambda c, state, batch, x: c * x[:, 0],
     ...     lambda state, batch: batch["x"],
     ... )
     >>> state = State(0, {"critic": jnp.array(3.0), "generator": jnp.array(0.5)})
@@ -91,13 +91,13 @@ def wasserstein_game(draw: Draw, score: Score, real: Real, penalty: float = 10.0
         draw_key, place_key = jax.random.split(key)
         x = real(state, batch)
         y = jax.lax.stop_gradient(draw(state.params["generator"], state, batch, draw_key))
-        r, f = score(params, state, x), score(params, state, y)
-        slope = gradient_penalty(lambda u: score(params, state, u), x, y, place_key)
+        r, f = score(params, state, batch, x), score(params, state, batch, y)
+        slope = gradient_penalty(lambda u: score(params, state, batch, u), x, y, place_key)
         loss = wasserstein_discriminator(r, f) + penalty * slope + drift * jnp.square(r)
         return Out(loss, {"distance": r - f, "slope": slope})
 
     def generator(params: Params, state: State, batch: Batch, key: Key) -> Out:
-        return Out(wasserstein_generator(score(state.params["critic"], state, draw(params, state, batch, key))))
+        return Out(wasserstein_generator(score(state.params["critic"], state, batch, draw(params, state, batch, key))))
 
     return Game(critic, generator)
 
@@ -119,7 +119,7 @@ def logistic_game(draw: Draw, score: Score, real: Real, gamma: float = 0.0) -> G
 
     >>> game = logistic_game(
     ...     lambda g, state, batch, key: jnp.full((1, 1), g),
-    ...     lambda c, state, x: c * x[:, 0],
+    ...     lambda c, state, batch, x: c * x[:, 0],
     ...     lambda state, batch: batch["x"],
     ... )
     >>> state = State(0, {"critic": jnp.array(0.0), "generator": jnp.array(1.0)})
@@ -131,14 +131,16 @@ def logistic_game(draw: Draw, score: Score, real: Real, gamma: float = 0.0) -> G
 
     def critic(params: Params, state: State, batch: Batch, key: Key) -> Out:
         x, y = real(state, batch), jax.lax.stop_gradient(draw(state.params["generator"], state, batch, key))
-        of = lambda images: score(params, state, images)
+        of = lambda images: score(params, state, batch, images)
         r, f = of(x), of(y)
         slope = {"slope": r1(of, x)} if gamma else {}
         loss = minimax_discriminator(r, f)
         return Out(loss + gamma * slope["slope"] if gamma else loss, {"real": r, "drawn": f, **slope})
 
     def generator(params: Params, state: State, batch: Batch, key: Key) -> Out:
-        return Out(non_saturating_generator(score(state.params["critic"], state, draw(params, state, batch, key))))
+        return Out(
+            non_saturating_generator(score(state.params["critic"], state, batch, draw(params, state, batch, key)))
+        )
 
     return Game(critic, generator)
 
@@ -160,7 +162,7 @@ def relativistic_game(draw: Draw, score: Score, real: Real, gamma: float = 1.0) 
 
     >>> game = relativistic_game(
     ...     lambda g, state, batch, key: jnp.full((2, 1), g),
-    ...     lambda c, state, x: c * x[:, 0],
+    ...     lambda c, state, batch, x: c * x[:, 0],
     ...     lambda state, batch: batch["x"],
     ...     gamma=2.0,
     ... )
@@ -173,13 +175,13 @@ def relativistic_game(draw: Draw, score: Score, real: Real, gamma: float = 1.0) 
 
     def critic(params: Params, state: State, batch: Batch, key: Key) -> Out:
         x, y = real(state, batch), jax.lax.stop_gradient(draw(state.params["generator"], state, batch, key))
-        of = lambda images: score(params, state, images)
+        of = lambda images: score(params, state, batch, images)
         r, f = of(x), of(y)
         slope = r1(of, x) + r2(of, y)
         return Out(relativistic_discriminator(r, f) + gamma * slope, {"distance": r - f, "slope": slope})
 
     def generator(params: Params, state: State, batch: Batch, key: Key) -> Out:
-        of = lambda images: score(state.params["critic"], state, images)
+        of = lambda images: score(state.params["critic"], state, batch, images)
         return Out(relativistic_generator(of(real(state, batch)), of(draw(params, state, batch, key))))
 
     return Game(critic, generator)
