@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import Count, Experiment, Fraction, NonNegative, Player, Positive, Stage, alternate, ema
+from genjax import Count, Experiment, File, Fraction, NonNegative, Picture, Player, Positive, Stage, alternate, ema
 from genjax.data import Split, batches, from_file, scaled
 from genjax.errors import BadInput
 from genjax.losses.games import wasserstein_game
 from genjax.models.gan_layers import halved
 from genjax.models.progressive import Discriminator, Generator, faded, inherited, side
+from genjax.report.gif import gif_file
 from genjax.samplers.latents import interpolate_spherical, tiles
 
 WIDTHS = (256, 256, 128, 64, 32)  # channels of the levels
@@ -58,17 +59,23 @@ def experiment(
         )
         for level in range(top + 1)
     ]
-    make = lambda state, z: pictures(Generator(WIDTHS, top, 3).apply(state.params["generator"], z, 1.0))
+    make = lambda state, z, level=top: pictures(Generator(WIDTHS, level, 3).apply(state.params["generator"], z, 1.0))
+    seen = jnp.asarray(pictures_of[:32] / np.float32(255))
 
-    def walk(state, key):  # eight walks from a latent to another, along the sphere
+    def beside(level):  # real pictures above drawn ones, both at the size of a level
+        drawn = lambda state, key: make(state, jax.random.normal(key, (32, latents)), level)
+        return Picture(lambda state, key: jnp.stack([at_level(seen, level), drawn(state, key)]), stages[level].name)
+
+    def moving(state, key):  # eight walks from a latent to another, along the arc
         ends = jax.random.normal(key, (2, 8, latents))
-        z = interpolate_spherical(ends[0], ends[1], 10).swapaxes(0, 1)
-        return tiles(make(state, z.reshape(-1, latents)), 10)
+        z = interpolate_spherical(ends[0], ends[1], 24)
+        return jax.vmap(lambda z: tiles(make(state, z), 8)[0])(z)
 
     return Experiment(
         stages=stages,
         sample=lambda state, key, n: make(state, jax.random.normal(key, (n, latents))),
-        pictures={"walk": walk},
+        pictures={f"pixels_{side(k)}": beside(k) for k in range(top + 1)},
+        files={"walk.gif": File(moving, gif_file)},
         data=data,
     )
 

@@ -23,8 +23,10 @@ from genjax import (
     Count,
     Evaluation,
     Experiment,
+    File,
     Fraction,
     NonNegative,
+    Picture,
     Player,
     Positive,
     Quantity,
@@ -37,6 +39,7 @@ from genjax.losses.games import wasserstein_game
 from genjax.metrics.sliced_wasserstein import pyramid_distances
 from genjax.models.gan_layers import halved
 from genjax.models.progressive import Discriminator, Generator, faded, inherited, side
+from genjax.report.gif import gif_file
 from genjax.samplers.latents import interpolate_spherical, tiles
 
 WIDTHS, FRAME = (128, 128, 64, 32), 2  # channels of the levels; pixels around the image
@@ -80,8 +83,13 @@ def experiment(
         )
         for level in range(levels)
     ]
-    make = lambda state, z: Generator(WIDTHS, top, 1).apply(state.params["generator"], z, 1.0)
-    draw = lambda state, key, n: pictures(make(state, jax.random.normal(key, (n, latents))))
+    make = lambda state, z, level=top: pictures(Generator(WIDTHS, level, 1).apply(state.params["generator"], z, 1.0))
+    draw = lambda state, key, n: make(state, jax.random.normal(key, (n, latents)))
+    seen = jnp.asarray(data["test"].arrays["image"][:32] / np.float32(255))
+
+    def beside(level):  # real images above drawn ones, both at the size of a level
+        drawn = lambda state, key: make(state, jax.random.normal(key, (32, latents)), level)
+        return Picture(lambda state, key: jnp.stack([at_level(seen, level), drawn(state, key)]), stages[level].name)
 
     def measure(state, batch, key):
         return {"real": at_level(batch["image"], top), "fake": draw(state, key, len(batch["image"]))}
@@ -90,18 +98,25 @@ def experiment(
         rng = np.random.default_rng(0)
         smallest = min(side(top), 16)
         found = pyramid_distances(rows["real"], rows["fake"], rng, smallest, patches)
-        seen = np.asarray(at_level(data["train"].arrays["image"][: len(rows["real"])] / np.float32(255), top))
-        floor = pyramid_distances(rows["real"], seen, rng, smallest, patches)
+        train = np.asarray(at_level(data["train"].arrays["image"][: len(rows["real"])] / np.float32(255), top))
+        floor = pyramid_distances(rows["real"], train, rng, smallest, patches)
         return {
             f"{name}_{pixels}": 1_000 * distance
             for name, by_scale in (("swd", found), ("swd_of_training_images", floor))
             for pixels, distance in by_scale.items()
         }
 
-    def walk(state, key):  # eight walks from a latent to another, along the sphere
+    def between(state, key, points):  # eight walks from a latent to another, along the arc: [points, 8, ...]
         ends = jax.random.normal(key, (2, 8, latents))
-        z = interpolate_spherical(ends[0], ends[1], 10).swapaxes(0, 1)
-        return tiles(pictures(make(state, z.reshape(-1, latents))), 10, scale=2)
+        z = interpolate_spherical(ends[0], ends[1], points)
+        return jax.vmap(lambda z: make(state, z))(z)
+
+    def walk(state, key):
+        seen = between(state, key, 10).swapaxes(0, 1)
+        return tiles(seen.reshape(-1, *seen.shape[2:]), 10, scale=2)
+
+    def moving(state, key):
+        return jax.vmap(lambda images: tiles(images, 8)[0])(between(state, key, 24))
 
     kind = f"sliced Wasserstein distance x 1,000 of 7x7 patches, {patches} an image, no feature net"
     names = [f"{name}_{side(k)}" for name in ("swd", "swd_of_training_images") for k in range(top, min(top, 2) - 1, -1)]
@@ -112,7 +127,8 @@ def experiment(
         if top
         else {},
         sample=draw,
-        pictures={"walk": walk},
+        pictures={"walk": walk} | {f"pixels_{side(k)}": beside(k) for k in range(levels)},
+        files={"walk.gif": File(moving, functools.partial(gif_file, scale=2))},
         data="fashion_mnist",
     )
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from genjax.evaluate import Quantity as Quantity
     from genjax.experiment import Experiment as Experiment
     from genjax.experiment import File as File
+    from genjax.experiment import Picture as Picture
     from genjax.experiment import Text as Text
     from genjax.fields import Count as Count
     from genjax.fields import Fraction as Fraction
@@ -60,7 +61,7 @@ _HOMES = {
     "learners": ("minimize", "alternate", "Player", "repeat", "adjusted"),
     "averages": ("ema", "averaged"),
     "evaluate": ("Evaluation", "Quantity"),
-    "experiment": ("Experiment", "File", "Text"),
+    "experiment": ("Experiment", "File", "Picture", "Text"),
     "fields": ("Positive", "NonNegative", "Fraction", "Count"),
     "errors": ("BadInput",),
 }

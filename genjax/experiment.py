@@ -24,6 +24,13 @@ class File(NamedTuple):
     encode: Callable[[Any], bytes]  # on the host: NumPy arrays -> the file's content
 
 
+class Picture(NamedTuple):
+    """A picture of an earlier stage, as of each level of a growing run."""
+
+    draw: Callable[[State, Key], Images]
+    stage: str
+
+
 class Text(NamedTuple):
     """How a model of tokens reads and writes: what `genjax sample RUN --prompt` needs."""
 
@@ -43,7 +50,7 @@ class Experiment(NamedTuple):
     stages: Sequence[Stage]
     evaluations: Mapping[str, Evaluation] = {}  # split name -> what is measured on it
     sample: Callable[[State, Key, int], Any] | None = None  # of the last stage's state: Images, or what `formats` write
-    pictures: Mapping[str, Callable[[State, Key], Images]] = {}  # further pictures: reconstructions, ...
+    pictures: Mapping[str, Callable[[State, Key], Images] | Picture] = {}  # reconstructions, ...; of the last stage
     select: str | None = None  # "validation/neg_elbo": the measure by which the best checkpoint is kept
     data: str = ""  # the data set's name, for the result lines
     shown: int = 64  # samples that are drawn at every look
@@ -93,8 +100,9 @@ def check_experiment(experiment: Experiment) -> None:
         ),
         (
             f"pictures={experiment.pictures!r}",
-            isinstance(experiment.pictures, Mapping) and all(map(callable, experiment.pictures.values())),
-            "{name: function (state, key) -> images}",
+            isinstance(experiment.pictures, Mapping)
+            and all(_is_picture(p, names) for p in experiment.pictures.values()),
+            f"{{name: function (state, key) -> images, or Picture(function, stage)}}, stage of {', '.join(names)}",
         ),
         (f"evaluations={experiment.evaluations!r}", isinstance(experiment.evaluations, Mapping), "{name: Evaluation}"),
         (f"shown={experiment.shown!r}", _whole(experiment.shown, 1), "whole numbers from 1"),
@@ -104,6 +112,10 @@ def check_experiment(experiment: Experiment) -> None:
         _check_evaluation(name, evaluation, names)
     if experiment.select is not None:
         _check_select(experiment)
+
+
+def _is_picture(picture: Any, stages: Sequence[str]) -> bool:
+    return picture.stage in stages and callable(picture.draw) if isinstance(picture, Picture) else callable(picture)
 
 
 def _check_written(experiment: Experiment) -> None:

@@ -10,7 +10,7 @@ import jax
 from genjax import parallel
 from genjax.errors import BadInput, NonFinite
 from genjax.evaluate import Evaluation, Measured, averaged_state, check_measure, evaluator
-from genjax.experiment import Experiment, evaluations_of
+from genjax.experiment import Experiment, Picture, evaluations_of
 from genjax.explaining import explained
 from genjax.types import Key, State
 
@@ -60,7 +60,7 @@ def open_view(
                 check_measure(evaluation, abstract)
     compiled: dict[str, Callable[..., dict[str, Measured]]] = {}
     about = {"stage": stage.name, "stage_index": index}
-    drawn = _drawn(experiment, mesh)
+    drawn = _drawn(experiment, stage.name, last, mesh)
 
     def run(name: str, evaluation: Evaluation, state: State, step: int) -> dict[str, Measured]:
         if name not in compiled:
@@ -90,7 +90,7 @@ def open_view(
         return results
 
     def look(state: State, step: int) -> None:
-        if not last:
+        if not drawn:
             return
         seen = averaged_state(state)
         for name, (draw, encoders) in drawn.items():
@@ -105,15 +105,19 @@ def open_view(
     return View(measure, look, lambda metrics: metrics.get(chosen) if chosen else None, bool(chosen) and last)
 
 
-def _drawn(experiment: Experiment, mesh: Any) -> dict[str, tuple[Callable[[State, Key], Any], Encoders]]:
-    """What is drawn at every look, compiled when first used, by name, and how it is written."""
+def _drawn(
+    experiment: Experiment, stage: str, last: bool, mesh: Any
+) -> dict[str, tuple[Callable[[State, Key], Any], Encoders]]:
+    """What is drawn at every look at a stage, compiled when first used, by name, and how it is written."""
     sample, shown = experiment.sample, experiment.shown
     found: dict[str, tuple[Callable[[State, Key], Any], Encoders]] = {}
-    if sample is not None:
+    if last and sample is not None:
         named = {f"samples{suffix}": encode for suffix, encode in experiment.formats.items()}
         found["samples"] = (lambda state, key: sample(state, key, shown)), named
-    found |= {name: (draw, {}) for name, draw in experiment.pictures.items()}
-    found |= {name: (file.draw, {name: file.encode}) for name, file in experiment.files.items()}
+    for name, picture in experiment.pictures.items():
+        of = picture if isinstance(picture, Picture) else Picture(picture, experiment.stages[-1].name)
+        found |= {name: (of.draw, {})} if of.stage == stage else {}
+    found |= {name: (file.draw, {name: file.encode}) for name, file in experiment.files.items() if last}
     whole = parallel.replicated(mesh)
     return {name: (jax.jit(draw, out_shardings=whole), encoders) for name, (draw, encoders) in found.items()}
 

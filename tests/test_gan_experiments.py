@@ -1,24 +1,30 @@
 """GAN experiments in small: what they learn and measure; a growing run goes on in the middle of a fade, bit for bit."""
 
+import io
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train import digests, go
+import toys
+from PIL import ImageSequence
+from test_train import EVERY, Recorder, digests, go
 
 import genjax.data
-from genjax import parallel
+from genjax import Picture, parallel
 from genjax.checkpoint import seals
 from genjax.data import Split, make_dataset, scaled
 from genjax.data.images import read_images
 from genjax.errors import BadInput, Preempted
 from genjax.evaluate import evaluator
+from genjax.experiment import check_experiment
 from genjax.fields import load
 from genjax.models.gan_layers import doubled
-from genjax.train import Options
+from genjax.report.gif import gif_file
+from genjax.train import Options, train
 
 EXPERIMENTS, KEY = Path(__file__).parent.parent / "experiments", jax.random.key(0)
 
@@ -128,6 +134,44 @@ def test_what_a_level_keeps(squares):
         assert bool(jnp.any(moments != 0)) == keep
         assert int(begun.opt_state["generator"][1].count) == 0
     assert jax.tree.structure(begun) == jax.tree.structure(fresh)
+
+
+def looked_at(pictures):
+    """(name, stage) of the pictures that a run of three stages draws, and those names with their first level."""
+    seen = []
+    growing = toys.growing()._replace(pictures=pictures)
+    with tempfile.TemporaryDirectory() as directory:
+        recorder = Recorder(Path(directory))
+        draw = lambda name, stage, index, step, images: seen.append((name, index, float(np.ravel(images)[0])))
+        try:
+            train(growing, Path(directory), EVERY, recorder.outlets()._replace(picture=draw))
+        finally:
+            recorder.store.close()
+    return seen
+
+
+def test_a_picture_of_an_earlier_stage():
+    """Each is drawn of its own stage's state, whose width tells the stage; a plain one of the last."""
+    first = toys.growing().stages[0].name
+    width = lambda state, key: jnp.full((1, 2, 2, 1), state.params["w"].shape[1] / 100.0)
+    seen = looked_at({"early": Picture(width, first), "late": width})
+    widths = {index: value for name, index, value in seen}
+    assert {(name, index) for name, index, _ in seen} == {("early", 0), ("late", 2)} and widths[0] < widths[2]
+    with pytest.raises(BadInput, match="stage of"):
+        check_experiment(toys.growing()._replace(pictures={"early": Picture(width, "nowhere")}))
+
+
+def test_a_moving_picture_goes_there_and_back():
+    from PIL import Image
+
+    frames = np.linspace(0, 1, 5)[:, None, None, None] * np.ones((1, 4, 6, 1))
+    with Image.open(io.BytesIO(gif_file(frames, 0.05, scale=3))) as picture:
+        levels = [np.asarray(frame.convert("L"))[0, 0] for frame in ImageSequence.Iterator(picture)]
+        assert picture.size == (18, 12) and picture.info["loop"] == 0
+    np.testing.assert_allclose(levels, np.array([0, 64, 128, 191, 255, 191, 128, 64]), atol=2)
+    for wrong in (frames[:1], frames[..., 0], frames * np.nan):
+        with pytest.raises(BadInput):
+            gif_file(wrong)
 
 
 def test_levels_are_halved(squares):

@@ -11,6 +11,7 @@ MOST = 12  # snapshots of a picture on the page, fewer of large ones; the others
 HEAVY = 6 * 2**20  # bytes of the snapshots of one reel
 READABLE = ("txt", "fasta", "csv", "tsv", "json", "md")
 LONGEST = 20_000  # characters of a text on the page
+IMAGES = {"svg": "image/svg+xml", "gif": "image/gif"}
 SOUNDS = {"wav": "audio/wav", "mp3": "audio/mpeg", "ogg": "audio/ogg"}
 
 
@@ -33,7 +34,7 @@ def _parts(name: str) -> tuple[str, str]:
 
 def _reel(stem: str, suffix: str, snapshots: Sequence[Snapshot], run: Contents) -> Html:
     """A film strip of one picture (without suffix) or file; what cannot be shown is a link to the last one."""
-    shown = _chosen(snapshots) if suffix in ("", "svg", *READABLE, *SOUNDS) else snapshots[-1:]
+    shown = _chosen(snapshots) if suffix in ("", *IMAGES, *READABLE, *SOUNDS) else snapshots[-1:]
     stages = {row.get("stage_index"): str(row.get("stage")) for row in run.rows}
     several = len({s.stage_index for s in snapshots}) > 1
     frames = []
@@ -62,8 +63,8 @@ def _frame(suffix: str, snapshot: Snapshot, label: str) -> Html:
     if suffix == "":
         width, height = (int.from_bytes(snapshot.data[i : i + 4], "big") for i in (16, 20))
         return element("img", src=f"data:image/png;base64,{data}", alt=label, width=width, height=height)
-    if suffix == "svg":
-        return element("img", src=f"data:image/svg+xml;base64,{data}", alt=label)
+    if suffix in IMAGES:
+        return element("img", src=f"data:{IMAGES[suffix]};base64,{data}", alt=label)
     if suffix in SOUNDS:
         return element("audio", controls=True, src=f"data:{SOUNDS[suffix]};base64,{data}", aria_label=label)
     if suffix in READABLE:
