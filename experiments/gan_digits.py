@@ -39,6 +39,7 @@ from genjax.metrics.neighbours import memorisation, nearest
 from genjax.metrics.precision_recall import density_coverage, precision_recall
 from genjax.metrics.two_sample import neighbour_test
 from genjax.models.blocks import MLP
+from genjax.samplers.editing import inverted
 from genjax.samplers.latents import interpolate_spherical, tiles
 
 SIDE, D = 8, 64
@@ -106,6 +107,12 @@ def experiment(
         apart = jnp.pad(pictures(generator.apply(state.params["generator"], z)), ((0, 0), (0, 1), (0, 1), (0, 0)))
         return tiles(apart, 12, scale=4)
 
+    def inversion(state, key):  # test digits, and below what their latents draw
+        make = lambda z: generator.apply(state.params["generator"], z)
+        x = 2.0 * jnp.asarray(data.test.arrays["image"][:16], jnp.float32).reshape(-1, D) / 16 - 1.0
+        found = inverted(make, x, latents, key, optax.adam(0.05), weight=0.1)
+        return jnp.stack([pictures(x), pictures(make(found.z))])
+
     tx = lambda: optax.adam(optax.cosine_decay_schedule(learning_rate, max(steps, 1)), b1=0.0, b2=0.99)
     players = {
         "critic": Player(game.critic, tx()),
@@ -126,7 +133,7 @@ def experiment(
             "test": Evaluation(measure, data.test, 250, {**kinds, **near, **best}, final=True, of_all=judged),
         },
         sample=sample,
-        pictures={"walk": walk},
+        pictures={"walk": walk, "inverted": inversion},
         data=data.name,
     )
 
