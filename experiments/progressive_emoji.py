@@ -17,6 +17,7 @@ import optax
 from genjax import Count, Experiment, File, Fraction, NonNegative, Picture, Player, Positive, Stage, alternate, ema
 from genjax.data import Split, batches, from_file, scaled
 from genjax.errors import BadInput
+from genjax.losses.augmentation import augmented
 from genjax.losses.games import wasserstein_game
 from genjax.models.gan_layers import halved
 from genjax.models.progressive import Discriminator, Generator, faded, inherited, side
@@ -33,6 +34,7 @@ def experiment(
     penalty: NonNegative = 10.0,
     drift: NonNegative = 1e-3,
     average: Fraction = 0.999,
+    augment: Fraction = 0.0,
     steps: int = 10_000,
     batch_size: Count = 64,
 ) -> Experiment:
@@ -45,6 +47,7 @@ def experiment(
       penalty: weight of the gradient penalty.
       drift: weight of the critic's squared score of real images.
       average: decay of the moving average of the generator, which begins anew at every level.
+      augment: probability of each change of what the critic sees: colour, translation, cutout.
       steps: updates of each network at every level.
       batch_size: images in a batch; groups of 4 share their standard deviation.
     """
@@ -52,7 +55,7 @@ def experiment(
     stages = [
         Stage(
             f"pixels_{side(level)}",
-            learner(level, latents, learning_rate, penalty, drift, average, steps),
+            learner(level, latents, learning_rate, penalty, drift, average, augment, steps),
             batches(Split({"image": pictures_of}, scaled(256)), batch_size),
             steps,
             grown if level else None,
@@ -80,7 +83,7 @@ def experiment(
     )
 
 
-def learner(level, latents, rate, penalty, drift, average, steps):
+def learner(level, latents, rate, penalty, drift, average, augment, steps):
     """Both networks at a level, a critic's update and then a generator's."""
     generator, critic = Generator(WIDTHS, level, 3), Discriminator(WIDTHS, level)
     fade = lambda state: jnp.minimum(2.0 * state.step / max(steps, 1), 1.0) if level else 1.0
@@ -97,7 +100,10 @@ def learner(level, latents, rate, penalty, drift, average, steps):
         x = 2.0 * at_level(batch["image"], level) - 1.0
         return faded(x, fade(state)) if level else x
 
-    score = lambda params, state, batch, images: critic.apply(params, images, fade(state))
+    def score(params, state, batch, images):
+        key = jax.random.fold_in(jax.random.key(level), state.step)
+        return critic.apply(params, augmented(images, key, augment) if augment else images, fade(state))
+
     game = wasserstein_game(drawn, score, real, penalty, drift)
     tx = lambda: optax.adam(rate, b1=0.0, b2=0.99, eps=1e-8)
     players = {
