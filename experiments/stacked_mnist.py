@@ -1,0 +1,124 @@
+"""How many of 1,000 modes a GAN finds: three digits of MNIST as the colours of one image, packed or not.
+
+Paper:    Lin, Khetan, Fanti and Oh, PacGAN, 2018, arXiv:1712.04086, table 3: of 1,000 modes DCGAN 78.9, KL 4.50,
+          PacDCGAN2 1000.0, KL 0.06; 26,000 samples, 50 epochs of 128,000 triples
+Command:  genjax data prepare mnist; genjax train experiments/classifier_mnist.py --workdir classifier
+          genjax train experiments/stacked_mnist.py --features classifier --pack 2                           (GPU)
+Cost:     not known
+Measured: nothing yet
+
+A triple is three training images that one batch draws at random, so that there is no end to them.  The classifier names
+the digit of every channel of a sample; its errors, about one in 180, are part of what is counted.  The networks are
+those of dcgan_fashion.py, without batch normalisation.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from genjax import (
+    BadInput,
+    Count,
+    Evaluation,
+    Experiment,
+    Fraction,
+    NonNegative,
+    Player,
+    Positive,
+    Quantity,
+    Stage,
+    alternate,
+    ema,
+)
+from genjax.data import Split, batches, mnist, unchanged
+from genjax.feature_net import classifier_labels
+from genjax.losses.games import logistic_game
+from genjax.losses.penalties import packed
+from genjax.metrics.modes import class_modes, stacked_labels
+from genjax.models.gan import ConvCritic, ConvGenerator
+from genjax.samplers.latents import interpolate_spherical, tiles
+
+SHAPE, MODES = (28, 28, 3), 1_000
+
+
+def experiment(
+    features: str,
+    pack: Count = 1,
+    latents: Count = 100,
+    penalty: NonNegative = 0.1,
+    learning_rate: Positive = 5e-4,
+    average: Fraction = 0.999,
+    steps: int = 100_000,
+    batch_size: Count = 64,
+    samples: Count = 26_000,
+) -> Experiment:
+    """The logistic game of packs.
+
+    Args:
+      features: a run of classifier_mnist.py on MNIST.
+      pack: m, images that the critic sees at once.
+      latents: dimensions of z.
+      penalty: weight of R1.
+      learning_rate: Adam's, of both networks, constant.
+      average: decay of the moving average of the generator.
+      steps: updates of each network.
+      batch_size: packs in a batch.
+      samples: whose modes are counted.
+    """
+    if not features:
+        raise BadInput("features is empty", "allowed: a run of classifier_mnist.py", "--features RUN")
+    named, generator, critic = classifier_labels(features), ConvGenerator(SHAPE), ConvCritic()
+    source = batches(mnist().train, 3 * pack * batch_size)
+    made = lambda params, key, n: generator.apply(params, jax.random.normal(key, (n, latents)))
+
+    def triples(feed, key, step):
+        grey = source.batch(feed, key, step)["image"]
+        colour = jnp.moveaxis(grey.reshape(-1, 3, *SHAPE[:2]), 1, -1)
+        return {"image": packed(2.0 * colour - 1.0, pack)}
+
+    def draw(params, state, batch, key):
+        return packed(made(params, key, pack * len(batch["image"])), pack)
+
+    def init(key, batch):
+        keys = jax.random.split(key)
+        z = jnp.ones((1, latents))
+        return {"critic": critic.init(keys[0], batch["image"]), "generator": generator.init(keys[1], z)}
+
+    score = lambda params, state, batch, x: critic.apply(params, x)
+    game = logistic_game(draw, score, lambda state, batch: batch["image"], penalty)
+    sample = lambda state, key, n: pictures(made(state.params["generator"], key, n))
+
+    def measure(state, batch, key):  # levels as bytes: 26,000 colour pictures
+        return {"drawn": jnp.round(255 * sample(state, key, len(batch["number"]))).astype(jnp.uint8)}
+
+    def counted(rows):
+        digits = [named.apply(rows["drawn"][..., c : c + 1] / np.float32(255))[:, 0] for c in range(3)]
+        return class_modes(stacked_labels(np.stack(digits, axis=1).astype(int)), MODES)._asdict()
+
+    def walk(state, key):
+        ends = jax.random.normal(key, (2, 8, latents))
+        z = interpolate_spherical(ends[0], ends[1], 10).swapaxes(0, 1).reshape(-1, latents)
+        return tiles(pictures(generator.apply(state.params["generator"], z)), 10, scale=2)
+
+    tx = lambda: optax.adam(learning_rate, b1=0.0, b2=0.99)
+    players = {
+        "critic": Player(game.critic, tx()),
+        "generator": Player(game.generator, optax.chain(tx(), ema(average))),
+    }
+    drawn = Split({"number": np.arange(samples, dtype=np.int32)}, unchanged)
+    kinds = {
+        "count": Quantity(f"modes found of {MODES:,}; {named.name}", "modes", "higher"),
+        "reverse_kl": Quantity(f"estimate of KL(modes of samples || even); {named.name}"),
+    }
+    return Experiment(
+        stages=[Stage("gan", alternate(players, init), source._replace(batch=triples), steps)],
+        evaluations={"modes": Evaluation(measure, drawn, 500, kinds, True, of_all=counted)},
+        sample=sample,
+        pictures={"walk": walk},
+        data="stacked mnist",
+    )
+
+
+def pictures(images):
+    return 0.5 * images + 0.5
