@@ -66,7 +66,7 @@ def experiment(
     seen = jnp.asarray(pictures_of[:32] / np.float32(255))
 
     def beside(level):  # real pictures above drawn ones, both at the size of a level
-        drawn = lambda state, key: make(state, jax.random.normal(key, (32, latents)), level)
+        drawn = lambda state, key: make(state, jax.random.normal(key, (len(seen), latents)), level)
         return Picture(lambda state, key: jnp.stack([at_level(seen, level), drawn(state, key)]), stages[level].name)
 
     def moving(state, key):  # eight walks from a latent to another, along the arc

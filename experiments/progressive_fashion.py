@@ -88,7 +88,7 @@ def experiment(
     seen = jnp.asarray(data["test"].arrays["image"][:32] / np.float32(255))
 
     def beside(level):  # real images above drawn ones, both at the size of a level
-        drawn = lambda state, key: make(state, jax.random.normal(key, (32, latents)), level)
+        drawn = lambda state, key: make(state, jax.random.normal(key, (len(seen), latents)), level)
         return Picture(lambda state, key: jnp.stack([at_level(seen, level), drawn(state, key)]), stages[level].name)
 
     def measure(state, batch, key):

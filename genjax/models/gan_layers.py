@@ -39,7 +39,8 @@ class EqualDense(nn.Module):
 
     >>> layer = EqualDense(2)
     >>> params = layer.init(jax.random.key(0), jnp.ones((1, 8)))
-    >>> bool(jnp.allclose(layer.apply(params, jnp.ones((1, 8))), 0.5 * params["params"]["kernel"].sum(axis=0)))
+    >>> kernel = params["params"]["kernel"]
+    >>> bool(jnp.allclose(layer.apply(params, jnp.ones((1, 8))), 0.5 * kernel.sum(axis=0, keepdims=True)))
     True
     """
 
