@@ -5,8 +5,10 @@ Paper:    Radford, Metz and Chintala, DCGAN, 2016, arXiv:1511.06434 (the network
 Command:  genjax data prepare fashion_mnist; genjax train experiments/dcgan_fashion.py
           and with --game wasserstein; --game relativistic; --conditional; --images mnist
           distances in the features of a classifier: --features RUN, a run of classifier_mnist.py on the same images
-Cost:     see Measured
-Measured: not yet
+Cost:     --steps 5000: 14 min on one core of an AMD EPYC
+Measured: --images mnist --conditional --steps 5000, 5,000 samples against 5,000 test images in the features of a
+          classifier of 0.56 % errors (ema): 2.26 % of samples called another class, Frechet distance 14.1, precision
+          0.774, recall 0.767, density 0.713, coverage 0.744, 2026-11-27; the rest not yet
 
 Without `--features` distances are those of pixels, and their names say so.  What the critic says of training images,
 of held-out and of drawn ones stands in the report's curves: where the first two part, it has learned images by heart.

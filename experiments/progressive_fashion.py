@@ -2,9 +2,10 @@
 
 Paper:    Karras, Aila, Laine and Lehtinen, Progressive Growing of GANs, 2018, arXiv:1710.10196; on this data no number
 Command:  genjax data prepare fashion_mnist; genjax train experiments/progressive_fashion.py
-Cost:     see Measured
-Measured: nothing yet in full; 3,000 updates a level, stopped at step 2,404 of the last, gave varied garments in 195 s
-          on one H200 that it shared
+Cost:     --steps 1500: 68 min on one shared core of an AMD EPYC
+Measured: --steps 1500: sliced Wasserstein distance x 1,000 to 10,000 test images (7x7 patches, 16 an image, ema, step
+          1,500 of the last level) 22.1 at 32 pixels, 26.3 at 16; of 10,000 training images 4.65 and 4.82, 2026-11-27.
+          3,000 updates a level, stopped at step 2,404 of the last, took 195 s on one H200 that another run shared
 
 Every level is a stage: while its newest block fades in, over the first half of its updates, real images fade as well.
 What the level below learned is where the next one begins; Adam's moments begin anew unless `--keep-moments`.  Then old
