@@ -51,6 +51,8 @@ def experiment(
       steps: updates of each network at every level.
       batch_size: images in a batch; groups of 4 share their standard deviation.
     """
+    if batch_size % min(4, batch_size):
+        raise BadInput(f"batch_size = {batch_size}", "allowed: multiples of 4, the group whose deviation is told")
     pictures_of, top = on_white(from_file(data).train.arrays["image"]), len(WIDTHS) - 1
     stages = [
         Stage(

@@ -21,6 +21,7 @@ import numpy as np
 import optax
 
 from genjax import (
+    BadInput,
     Count,
     Evaluation,
     Experiment,
@@ -72,6 +73,10 @@ def experiment(
       batch_size: images in a batch; groups of 4 share their standard deviation.
       patches: of each image and scale, for the sliced Wasserstein distance; 128 in the paper.
     """
+    if levels > len(WIDTHS):
+        raise BadInput(f"levels = {levels}", f"allowed: 1 to {len(WIDTHS)}, up to {side(len(WIDTHS) - 1)} pixels")
+    if batch_size % min(4, batch_size):
+        raise BadInput(f"batch_size = {batch_size}", "allowed: multiples of 4, the group whose deviation is told")
     data = framed(fashion_mnist())
     top = levels - 1
     stages = [

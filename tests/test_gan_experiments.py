@@ -174,6 +174,12 @@ def test_a_moving_picture_goes_there_and_back():
             gif_file(wrong)
 
 
+@pytest.mark.parametrize(("field", "value"), [("levels", 5), ("batch_size", 6)])
+def test_fields_of_a_growing_run_that_do_not_fit(squares, field, value):
+    with pytest.raises(BadInput, match=f"{field} = {value}"):
+        function("progressive_fashion")(**{field: value})
+
+
 def test_levels_are_halved(squares):
     file = module("progressive_fashion")
     x = jax.random.uniform(KEY, (2, 8, 8, 1))
