@@ -84,8 +84,7 @@ def wasserstein_game(draw: Draw, score: Score, real: Real, penalty: float = 10.0
     >>> out.loss.tolist()  # 3 (0.5 - 1) + 10 (3 - 1)^2
     [38.5, 38.5]
     """
-    if not penalty >= 0 or not drift >= 0:
-        raise BadInput(f"a game with penalty = {penalty}, drift = {drift}", "allowed: weights from 0")
+    _check_weights(penalty=penalty, drift=drift)
 
     def critic(params: Params, state: State, batch: Batch, key: Key) -> Out:
         draw_key, place_key = jax.random.split(key)
@@ -127,15 +126,17 @@ def logistic_game(draw: Draw, score: Score, real: Real, gamma: float = 0.0) -> G
     >>> round(float(out.loss[0]), 4)  # log 4
     1.3863
     """
-    _check_weight(gamma)
+    _check_weights(gamma=gamma)
 
     def critic(params: Params, state: State, batch: Batch, key: Key) -> Out:
         x, y = real(state, batch), jax.lax.stop_gradient(draw(state.params["generator"], state, batch, key))
         of = lambda images: score(params, state, batch, images)
         r, f = of(x), of(y)
-        slope = {"slope": r1(of, x)} if gamma else {}
-        loss = minimax_discriminator(r, f)
-        return Out(loss + gamma * slope["slope"] if gamma else loss, {"real": r, "drawn": f, **slope})
+        told, loss = {"real": r, "drawn": f}, minimax_discriminator(r, f)
+        if isinstance(gamma, int | float) and gamma == 0:
+            return Out(loss, told)
+        slope = r1(of, x)
+        return Out(loss + gamma * slope, {**told, "slope": slope})
 
     def generator(params: Params, state: State, batch: Batch, key: Key) -> Out:
         return Out(
@@ -171,7 +172,7 @@ def relativistic_game(draw: Draw, score: Score, real: Real, gamma: float = 1.0) 
     >>> [round(v, 4) for v in out.loss.tolist()]  # log 2 + 2 (9 + 9) / 2
     [18.6931, 18.6931]
     """
-    _check_weight(gamma)
+    _check_weights(gamma=gamma)
 
     def critic(params: Params, state: State, batch: Batch, key: Key) -> Out:
         x, y = real(state, batch), jax.lax.stop_gradient(draw(state.params["generator"], state, batch, key))
@@ -187,6 +188,7 @@ def relativistic_game(draw: Draw, score: Score, real: Real, gamma: float = 1.0) 
     return Game(critic, generator)
 
 
-def _check_weight(gamma: float) -> None:
-    if not gamma >= 0:
-        raise BadInput(f"a game with gamma = {gamma}", "allowed: weights from 0")
+def _check_weights(**weights: float) -> None:
+    for name, value in weights.items():
+        if isinstance(value, int | float) and not value >= 0:  # a traced weight was checked before it was traced
+            raise BadInput(f"a game with {name} = {value}", "allowed: weights from 0")
