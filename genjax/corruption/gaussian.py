@@ -197,7 +197,8 @@ def check_process(process: Process, points: int = 257) -> Process:
     if not process.first < process.last:
         raise BadInput(f"a process from t = {process.first} to {process.last}", "allowed: first < last")
     t = np.linspace(process.first, process.last, points)
-    alpha, sigma = np.asarray(process.alpha(t)), np.asarray(process.sigma(t))
+    with np.errstate(all="ignore"):
+        alpha, sigma = np.asarray(process.alpha(t)), np.asarray(process.sigma(t))
     if not (np.isfinite(alpha).all() and np.isfinite(sigma).all() and (alpha >= 0).all() and (sigma >= 0).all()):
         raise BadInput("alpha or sigma of a process is negative or no number", "allowed: both finite, at least 0")
     rises = np.flatnonzero(np.diff(np.arctan2(alpha, sigma)) >= 0)
