@@ -206,7 +206,7 @@ def zero_terminal(process: Process) -> Process:
 
     def alpha(t):  # not below 0, in any precision
         left = (process.alpha(t) - a_last) * (a_first / (a_first - a_last))
-        return t.__array_namespace__().maximum(left, 0.0 * left)
+        return t.__array_namespace__().where(left < 0, 0.0 * left, left)  # keeps the slope at 0
 
     def sigma(t):
         return t.__array_namespace__().sqrt((1.0 - alpha(t)) * (1.0 + alpha(t)))
