@@ -99,6 +99,31 @@ def log_snr(process: Process, t: Array) -> Any:
         return 2.0 * (xp.log(process.alpha(t)) - xp.log(process.sigma(t)))
 
 
+def times_of(process: Process, wanted: np.ndarray) -> np.ndarray:
+    """The times at which a process has some log-SNRs, by bisection.
+
+    Args:
+      process: whose.
+      wanted: lambda; what lies outside the process's is taken as its nearest.
+
+    Returns:
+      t, of the same shape, float64.
+
+    >>> from genjax.corruption.schedules import rectified_flow
+    >>> times_of(rectified_flow(), np.array([0.0])).round(9).tolist()
+    [0.5]
+    """
+    low, high = np.full(np.shape(wanted), process.first), np.full(np.shape(wanted), process.last)
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        later = log_snr(process, middle) > wanted
+        low, high = np.where(later, middle, low), np.where(later, high, middle)
+    for end in (process.first, process.last):  # the ends themselves, to the last digit
+        at_end = np.isclose(0.5 * (low + high), end, rtol=1e-14, atol=1e-14)
+        low, high = np.where(at_end, end, low), np.where(at_end, end, high)
+    return 0.5 * (low + high)
+
+
 def corrupt(process: Process, x: Array, noise: Array, t: Array) -> jax.Array:
     """z_t = alpha_t x + sigma_t eps, eq. 1.
 

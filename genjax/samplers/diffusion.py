@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.corruption.gaussian import Process, draw_last, log_snr
+from genjax.corruption.gaussian import Process, draw_last, log_snr, times_of
 from genjax.corruption.predictions import Denoise
 from genjax.errors import BadInput
 from genjax.types import Array, Key
@@ -117,31 +117,6 @@ def karras(process: Process, steps: int, rho: float = 7.0) -> np.ndarray:
     noise = np.exp(-0.5 * ends)
     s = np.linspace(noise[1] ** (1 / rho), noise[0] ** (1 / rho), n) ** rho
     return times_of(process, -2.0 * np.log(s))
-
-
-def times_of(process: Process, wanted: np.ndarray) -> np.ndarray:
-    """The times at which a process has some log-SNRs, by bisection.
-
-    Args:
-      process: whose.
-      wanted: lambda; what lies outside the process's is taken as its nearest.
-
-    Returns:
-      t, of the same shape, float64.
-
-    >>> from genjax.corruption.schedules import rectified_flow
-    >>> times_of(rectified_flow(), np.array([0.0])).round(9).tolist()
-    [0.5]
-    """
-    low, high = np.full(np.shape(wanted), process.first), np.full(np.shape(wanted), process.last)
-    for _ in range(100):
-        middle = 0.5 * (low + high)
-        later = log_snr(process, middle) > wanted
-        low, high = np.where(later, middle, low), np.where(later, high, middle)
-    for end in (process.first, process.last):  # the ends themselves, to the last digit
-        at_end = np.isclose(0.5 * (low + high), end, rtol=1e-14, atol=1e-14)
-        low, high = np.where(at_end, end, low), np.where(at_end, end, high)
-    return 0.5 * (low + high)
 
 
 def path(process: Process, grid: np.ndarray) -> Plan:

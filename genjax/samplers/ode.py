@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.corruption.gaussian import Process, log_snr, point
+from genjax.corruption.gaussian import Process, log_snr, point, times_of
 from genjax.corruption.predictions import Denoise
 from genjax.errors import BadInput
-from genjax.samplers.diffusion import Plan, Solver, path, times_of
+from genjax.samplers.diffusion import Plan, Solver, path
 
 ENDS = ("alpha", "sigma", "alpha_rate", "sigma_rate")
 

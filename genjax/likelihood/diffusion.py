@@ -1,0 +1,238 @@
+r"""The variational bound of a diffusion model, in T steps or without steps.
+
+The model draws z_last ~ N(0, sigma_last^2 I), then z_s given z_t as q(z_s | z_t, x) with x' in the place of x, and at
+the end x given z_first.  With SNR = alpha^2 / sigma^2, first = t_0 < .. < t_T = last (Kingma et al., 2021, eqs. 11-17):
+
+    (1)  -log p(x) <= KL(q(z_last | x) || N(0, sigma_last^2 I))                                       prior
+                      + sum_i 1/2 (SNR(t_{i-1}) - SNR(t_i)) E ||x - x'(z_{t_i}, t_i)||^2              diffusion
+                      + E -log p(x | z_first)                                                         reconstruction
+    (2)  T to infinity:  diffusion = -1/2 integral SNR'(t) E ||x - x'(z_t, t)||^2 dt
+
+The first is ||alpha_last x||^2 / (2 sigma_last^2).  (2) depends on the process by the SNR of its ends alone, the form
+of the schedule changes no more than the variance of its estimate; here t is drawn so that log SNR is uniform.
+
+Kind: an UPPER BOUND of -log p(x) in expectation over the noise that is drawn; its terms are separate random numbers.
+
+The last term: of grey levels with values v_1 .. v_L each pixel is given z_first by Bayes' rule under equal odds,
+p(v_l | z) = softmax_l(-(z - alpha v_l)^2 / (2 sigma^2)); of real-valued data by N(z / alpha, sigma^2 / alpha^2).
+
+Source: Kingma, Salimans, Poole and Ho, Variational Diffusion Models, 2021, https://arxiv.org/abs/2107.00630; Ho, Jain
+and Abbeel, 2020, https://arxiv.org/abs/2006.11239, eq. 5.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax.corruption.gaussian import Process, corrupt, log_snr, point, times_of
+from genjax.corruption.predictions import Denoise
+from genjax.distributions import event_sum
+from genjax.errors import BadInput
+from genjax.losses.denoising import likelihood_weight, low_discrepancy
+from genjax.types import Array, Key
+
+Reconstruction = Callable[[jax.Array, jax.Array], jax.Array]
+"""(x [B, ...], z_first) -> -log p(x | z_first) [B] nats."""
+TABLE = 1024  # places at which the inverse of lambda(t) is known exactly
+
+
+class Bound(NamedTuple):
+    """The three terms of eq. 1, each [B] nats."""
+
+    prior: jax.Array
+    diffusion: jax.Array
+    reconstruction: jax.Array
+
+    def total(self) -> jax.Array:
+        """Their sum [B] nats, an upper bound of -log p(x) in expectation."""
+        return self.prior + self.diffusion + self.reconstruction
+
+
+def stepwise_bound(
+    process: Process, denoise: Denoise, reconstruction: Reconstruction, steps: int, x: Array, key: Key
+) -> Bound:
+    """Eq. 1: all T steps, at equal distances of t, each with noise of its own.
+
+    Args:
+      process: with noise at its first time.
+      denoise: (z, t [B]) -> E[x | z_t = z].
+      reconstruction: `of_levels` or `of_reals`.
+      steps: T, at least 1; as many calls of the network.
+      x: data [B, ...].
+      key: of the noise.
+
+    Returns:
+      Bound.
+
+    Raises:
+      BadInput: no steps; a process that has no noise at its first time.
+
+    Source: Kingma et al., 2021, eqs. 11 to 14.
+
+    >>> from genjax.corruption.schedules import cosine
+    >>> zero = lambda z, t: jnp.zeros_like(z)
+    >>> found = stepwise_bound(cosine(), zero, of_reals(cosine()), 10, jnp.zeros((1, 2)), jax.random.key(0))
+    >>> float(found.prior[0]), float(found.diffusion[0])
+    (0.0, 0.0)
+    """
+    if steps < 1:
+        raise BadInput(f"steps = {steps} of a bound", "allowed: whole numbers from 1")
+    x, t = jnp.asarray(x), np.linspace(process.first, process.last, steps + 1)
+    snr = log_snr(process, t)
+    _check_noise(snr[0])
+    fall = np.exp(snr[:-1]) * -np.expm1(np.diff(snr))
+
+    def step(total: jax.Array, row: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        i, time, weight = row
+        times = jnp.full(len(x), time, x.dtype)
+        noise = jax.random.normal(jax.random.fold_in(key, i + 1), x.shape, x.dtype)
+        error = x - denoise(corrupt(process, x, noise, times), times)
+        return total + 0.5 * weight * event_sum(error**2), None
+
+    rows = (jnp.arange(steps), jnp.asarray(t[1:], x.dtype), jnp.asarray(fall, x.dtype))
+    diffusion, _ = jax.lax.scan(step, jnp.zeros(len(x), x.dtype), rows)
+    return Bound(prior_term(process, x), diffusion, _reconstruct(process, reconstruction, x, key))
+
+
+def continuous_bound(
+    process: Process, denoise: Denoise, reconstruction: Reconstruction, k: int, x: Array, key: Key
+) -> Bound:
+    """Eq. 2, by k times an example, each in its own k-th of lambda's range.
+
+    Args:
+      process, denoise, reconstruction, x, key: as of `stepwise_bound`; the process has signal at its last time.
+      k: times, at least 1; as many calls of the network.
+
+    Returns:
+      Bound; the diffusion term is unbiased for every k.
+
+    Raises:
+      BadInput: no times; a process that has no noise at its first time, or no signal at its last.
+
+    Source: Kingma et al., 2021, eq. 17; the spread of times, appendix I.1.
+
+    >>> from genjax.corruption.schedules import cosine
+    >>> zero = lambda z, t: jnp.zeros_like(z)
+    >>> found = continuous_bound(cosine(), zero, of_reals(cosine()), 4, jnp.zeros((1, 2)), jax.random.key(0))
+    >>> float(found.diffusion[0])
+    0.0
+    """
+    if k < 1:
+        raise BadInput(f"k = {k} times of a bound", "allowed: whole numbers from 1")
+    x, table = jnp.asarray(x), _table(process)
+    length = np.diff(table) * (TABLE - 1)  # dt / du, constant between two places of the table
+
+    def one(total: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
+        place_key, noise_key = jax.random.split(jax.random.fold_in(key, i + 1))
+        u = (i + low_discrepancy(place_key, len(x))) / k
+        at = jnp.clip((u * (TABLE - 1)).astype(int), 0, TABLE - 2)
+        t = jnp.interp(u, jnp.linspace(0.0, 1.0, TABLE), jnp.asarray(table, x.dtype)).astype(x.dtype)
+        noise = jax.random.normal(noise_key, x.shape, x.dtype)
+        error = event_sum((x - denoise(corrupt(process, x, noise, t), t)) ** 2)
+        return total + likelihood_weight(point(process, t)) * jnp.asarray(length, x.dtype)[at] * error / k, None
+
+    diffusion, _ = jax.lax.scan(one, jnp.zeros(len(x), x.dtype), jnp.arange(k))
+    return Bound(prior_term(process, x), diffusion, _reconstruct(process, reconstruction, x, key))
+
+
+def prior_term(process: Process, x: Array) -> jax.Array:
+    """KL(q(z_last | x) || N(0, sigma_last^2 I)) = ||alpha_last x||^2 / (2 sigma_last^2).
+
+    Args:
+      process: whose last time.
+      x: data [B, ...].
+
+    Returns:
+      [B] nats.
+
+    >>> from genjax.corruption.schedules import rectified_flow
+    >>> prior_term(rectified_flow(last=0.5), jnp.ones((1, 4))).tolist()
+    [2.0]
+    """
+    last = np.array(process.last)
+    return float((process.alpha(last) / process.sigma(last)) ** 2 / 2) * event_sum(jnp.asarray(x) ** 2)
+
+
+def of_levels(process: Process, values: Array) -> Reconstruction:
+    """-log p(x | z_first) of grey levels, each pixel by Bayes' rule under equal odds.
+
+    Args:
+      process: whose first time.
+      values: [L] what the levels are in the data's scale, such as linspace(-1, 1, 256); x is the nearest of them.
+
+    Returns:
+      Reconstruction.
+
+    Raises:
+      BadInput: fewer than two levels.
+
+    Source: Kingma et al., 2021, section 3.3.
+
+    >>> from genjax.corruption.schedules import edm
+    >>> unsure = of_levels(edm(1.0), jnp.array([-1.0, 1.0]))
+    >>> [round(float(unsure(x, jnp.ones((1, 1)))[0]), 4) for x in (jnp.ones((1, 1)), -jnp.ones((1, 1)))]
+    [0.1269, 2.1269]
+    """
+    values = jnp.asarray(values)
+    if values.ndim != 1 or len(values) < 2:
+        raise BadInput(f"levels of shape {list(values.shape)}", "allowed: [L] values of grey levels, at least two")
+    alpha, sigma = _first(process)
+
+    def neg_log_prob(x: jax.Array, z: jax.Array) -> jax.Array:
+        spread = jnp.reshape(values, (1,) * z.ndim + (-1,))
+        logits = -0.5 * ((z[..., None] - alpha * spread) / sigma) ** 2
+        level = jnp.argmin(jnp.abs(x[..., None] - spread), axis=-1, keepdims=True)
+        return -event_sum(jnp.take_along_axis(jax.nn.log_softmax(logits), level, axis=-1)[..., 0])
+
+    return neg_log_prob
+
+
+def of_reals(process: Process) -> Reconstruction:
+    """-log N(x; z_first / alpha, sigma^2 / alpha^2): of real-valued data.
+
+    Args:
+      process: whose first time.
+
+    Returns:
+      Reconstruction.
+
+    >>> from genjax.corruption.schedules import edm
+    >>> round(float(of_reals(edm(1.0))(jnp.zeros((1, 1)), jnp.zeros((1, 1)))[0]), 4)  # log(2 pi) / 2
+    0.9189
+    """
+    alpha, sigma = _first(process)
+    constant = math.log(sigma / alpha) + 0.5 * math.log(2 * math.pi)
+    return lambda x, z: event_sum(0.5 * ((alpha * x - z) / sigma) ** 2 + constant)
+
+
+def _first(process: Process) -> tuple[float, float]:
+    first = np.array(process.first)
+    return float(process.alpha(first)), float(process.sigma(first))
+
+
+def _reconstruct(process: Process, reconstruction: Reconstruction, x: jax.Array, key: Key) -> jax.Array:
+    noise = jax.random.normal(jax.random.fold_in(key, 0), x.shape, x.dtype)
+    return reconstruction(x, corrupt(process, x, noise, jnp.full(len(x), process.first, x.dtype)))
+
+
+def _table(process: Process) -> np.ndarray:
+    ends = log_snr(process, np.array([process.first, process.last]))
+    _check_noise(ends[0])
+    if not np.isfinite(ends[1]):
+        raise BadInput(
+            "the continuous bound of a process that reaches zero signal",
+            "allowed: one whose `last` stops before; stepwise_bound fits this one",
+        )
+    return times_of(process, np.linspace(ends[0], ends[1], TABLE))
+
+
+def _check_noise(log_ratio: float) -> None:
+    if not np.isfinite(log_ratio):
+        raise BadInput(
+            "the bound of a process that reaches the data themselves: its SNR is infinite at `first`",
+            "allowed: one whose `first` stops before, such as rectified_flow(first=0.001)",
+        )
