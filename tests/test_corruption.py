@@ -22,6 +22,7 @@ PROCESSES = {
     "shifted": schedules.shifted(schedules.cosine(), -1.5),
 }
 PREDICTIONS = {name: getattr(predictions, name) for name in ("data", "noise", "v", "velocity", "score")}
+PREDICTIONS["edm"] = predictions.preconditioned(0.7)
 KEY = jax.random.key(0)
 
 
@@ -217,6 +218,25 @@ def test_predictions_of_the_papers():
     np.testing.assert_allclose(predictions.score.target(at, x, eps), jax.grad(log_q)(z), rtol=1e-4, atol=1e-4)
 
 
+def check_preconditioning(prediction):
+    """Of data N(0, 0.7^2) the target has unit variance at every level, and the factor is the paper's c_out^2."""
+    t = jnp.geomspace(0.01, 50.0, 7)
+    x, eps = jax.random.normal(KEY, (2, 7, 20_000)) * jnp.array([0.7, 1.0]).reshape(2, 1, 1)
+    at = gaussian.point(PROCESSES["edm"], t, x)
+    np.testing.assert_allclose(prediction.target(at, x, eps).std(axis=1), 1, atol=0.02)
+    s, d = np.float64(t), 0.7
+    np.testing.assert_allclose(prediction.factor(at)[:, 0], (s * d) ** 2 / (s**2 + d**2), rtol=1e-5)
+    np.testing.assert_allclose(
+        prediction.data(at, jnp.ones((7, 1)), jnp.zeros((7, 1)))[:, 0], d**2 / (s**2 + d**2), rtol=1e-5
+    )
+
+
+def test_edm_has_targets_of_unit_variance():
+    check_preconditioning(predictions.preconditioned(0.7))
+    rejects(check_preconditioning, predictions.preconditioned(0.5))
+    rejects(check_preconditioning, predictions.noise)
+
+
 def check_conversion(convert):
     """Any prediction as any other, where nothing is ill-conditioned: what the same x and eps give directly."""
     at, x, eps, z = setting(Process(lambda t: 1 - t, lambda t: t, 0.3, 0.7))
@@ -268,6 +288,7 @@ def test_a_trained_network_as_a_denoiser():
         (lambda: schedules.shifted(schedules.cosine(), float("nan")), "shift = nan"),
         (lambda: predictions.denoiser(schedules.rectified_flow(), predictions.noise, None), "nothing of the data"),
         (lambda: predictions.denoiser(PROCESSES["zero"], predictions.score, None), "nothing of the data"),
+        (lambda: predictions.preconditioned(0.0), "deviation of the data = 0.0"),
         (lambda: gaussian.corrupt(schedules.edm(), jnp.ones((2, 3)), jnp.ones((2, 3)), jnp.ones(3)), "times [3]"),
     ],
 )

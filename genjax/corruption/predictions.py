@@ -74,6 +74,43 @@ score = Prediction(
 )
 
 
+def preconditioned(deviation: float = 0.5) -> Prediction:
+    """EDM's: x = c_skip y + c_out output, y = z / alpha, so that the target has unit variance at every level of noise.
+
+    With s = sigma / alpha and d the deviation of the data, c_skip = d^2 / (s^2 + d^2), c_out = s d / sqrt(s^2 + d^2).
+    The network should see c_in y = y / sqrt(s^2 + d^2), and c_noise = log(s) / 4 as its level.
+
+    Args:
+      deviation: d, of one dimension of the data; > 0.
+
+    Returns:
+      Prediction.
+
+    Raises:
+      BadInput: a deviation that is not positive.
+
+    Source: Karras et al., 2022, https://arxiv.org/abs/2206.00364, eq. 7 and table 1.
+
+    >>> at = Point(*(jnp.array([part]) for part in (1.0, 0.5, 0.0, 1.0)))
+    >>> preconditioned(0.5).data(at, jnp.array([2.0]), jnp.array([0.0])).tolist()
+    [1.0]
+    """
+    if not deviation > 0:
+        raise BadInput(f"deviation of the data = {deviation}", "allowed: a number above 0")
+
+    def skip(at: Point) -> jax.Array:
+        return (deviation * at.alpha) ** 2 / (at.sigma**2 + (deviation * at.alpha) ** 2)
+
+    def out(at: Point) -> jax.Array:
+        return at.sigma * deviation / jnp.sqrt(at.sigma**2 + (deviation * at.alpha) ** 2)
+
+    return Prediction(
+        lambda at, x, eps: (x - skip(at) * (x + at.sigma / at.alpha * eps)) / out(at),
+        lambda at, z, output: skip(at) * z / at.alpha + out(at) * output,
+        lambda at: out(at) ** 2,
+    )
+
+
 def noise_of(at: Point, z: Array, x: Array) -> jax.Array:
     """eps = (z - alpha x) / sigma: the noise that goes with some data.
 

@@ -9,7 +9,8 @@ eq. 39).  Here it is followed in w = y / c, c^2 = 1 + s^2, which keeps its size 
                           + integral from r_first to r_last of (D / c^2 - div_w x' / c) dr
 
 By Heun's steps on a grid, w and the integral together.  The divergence is exact (one forward derivative a dimension) or
-Hutchinson's estimate, p^T (dx' / dy) p with signs p = +-1 that stay the same along the path: unbiased, D times cheaper.
+Hutchinson's estimate, p^T (dx' / dy) p with signs p = +-1 that stay the same along the path: unbiased, D times cheaper,
+and by a backward derivative, which the convolutions of `models/` have on every machine.
 
 Kind: an ESTIMATE of log p of the model that the deterministic samplers draw from, off by the steps' error (order 2),
 and by Hutchinson's noise; it is no bound.  The data are y at the grid's last time, where the model has noise s left.
@@ -128,7 +129,7 @@ def hutchinson(key: Key, probes: int = 1) -> Divergence:
 
     Args:
       key: of the signs, the same at every call: along a path they do not change.
-      probes: at least 1; as many forward derivatives.
+      probes: at least 1; as many backward derivatives.
 
     Returns:
       Divergence.
@@ -148,8 +149,8 @@ def hutchinson(key: Key, probes: int = 1) -> Divergence:
         total = jnp.zeros(len(y), y.dtype)
         for i in range(probes):
             signs = jax.random.rademacher(jax.random.fold_in(key, i), y.shape, y.dtype)
-            value, moved = jax.jvp(f, (y,), (signs,))
-            total += event_sum(signs * moved) / probes
+            value, back = jax.vjp(f, y)
+            total += event_sum(signs * back(signs)[0]) / probes
         return value, total
 
     return divergence
