@@ -244,17 +244,23 @@ def test_a_trajectory_ends_with_the_sample():
     assert float(jnp.abs(seen[0] - MEAN).max()) < 0.1  # at first only the mean of the data is known
 
 
-def test_one_compilation_whatever_the_number_of_steps():
+ALL = {**{name: solver for name, (solver, _) in SOLVERS.items()}, "ddpm": ddim.ancestral(), "churn": ode.churn(5.0)}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_sampling_compiles_once_whatever_the_number_of_steps(name):
+    """The network is traced as often for 500 steps as for 5, and a compiled sample is the one that is not compiled."""
     process, calls = PROCESSES["cosine"], []
 
     def counted(z, t):
         calls.append(1)
         return best(process)(z, t)
 
-    jax.jit(lambda key: diffusion.sample(process, counted, ddim.ddim(), diffusion.uniform(process, 500), key, (4, 2)))(
-        KEY
-    )
-    assert len(calls) == 1
+    draw = lambda key, n: diffusion.sample(process, counted, ALL[name], diffusion.uniform(process, n), key, (4, 2))
+    compiled = jax.jit(draw, static_argnums=1)
+    counts = [len(calls) for n in (5, 500) if compiled(KEY, n) is not None]
+    assert counts[1] == 2 * counts[0] and counts[0] <= 2
+    np.testing.assert_allclose(compiled(KEY, 5), draw(KEY, 5), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -190,9 +190,13 @@ def check_prediction(process: Process, prediction: Prediction) -> Prediction:
     >>> check_prediction(rectified_flow(), velocity) is velocity
     True
     """
-    with np.errstate(all="ignore"):
-        factor = prediction.factor(point(process, np.array(process.last)))
-    if not np.isfinite(factor):
+    alpha, sigma = (part(np.array(process.last)) for part in (process.alpha, process.sigma))
+    if isinstance(alpha, jax.core.Tracer):  # a learned schedule: its ends are not known yet
+        return prediction
+    with jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
+        factor = prediction.factor(Point(*(jnp.asarray(part) for part in (alpha, sigma, -1.0, 1.0))))
+        says_nothing = not bool(jnp.isfinite(factor))
+    if says_nothing:
         raise BadInput(
             "noise, or the score, is predicted where nothing of the data is left",
             "allowed: data, v or velocity; or a process whose `last` is below the time of zero signal",

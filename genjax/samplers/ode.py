@@ -133,7 +133,8 @@ def churn(amount: float = 40.0, lowest: float = 0.05, highest: float = 50.0, inf
 
 def _plan(process: Process, grid: np.ndarray) -> Plan:
     at = path(process, grid)
-    here, there = (point(process, at[name])._asdict() for name in ("t", "next_t"))
+    with jax.ensure_compile_time_eval():  # the plan is made of numbers, also where sampling is being compiled
+        here, there = (point(process, at[name])._asdict() for name in ("t", "next_t"))
     plan = {name: np.asarray(here[name]) for name in ENDS} | {f"next_{name}": np.asarray(there[name]) for name in ENDS}
     final = np.append(np.zeros(len(grid) - 1), 1.0)
     return plan | {"t": at["t"], "next_t": at["next_t"], "length": at["next_t"] - at["t"], "final": final}

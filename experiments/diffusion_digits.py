@@ -1,0 +1,180 @@
+"""Diffusion of scikit-learn's handwritten digits: a bound, a density and guided samples of one network, offline.
+
+Paper:    Kingma et al., Variational Diffusion Models, 2021, arXiv:2107.00630 (the bound); Ho and Salimans, 2022,
+          arXiv:2207.12598 (guidance); Song et al., 2021, arXiv:2011.13456 (the density); no published number
+Command:  genjax train experiments/diffusion_digits.py
+Cost:     not yet measured
+Measured: not yet
+
+The bound is that of the discrete grey levels without a label, so that it stands beside vae_digits.py's and
+pixelcnn_digits.py's numbers; the density is of dequantised pixels, by the probability-flow equation.  Samples are drawn
+class by class with guidance, and are judged in pixels as those of gan_digits.py are.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from genjax import Count, Evaluation, Experiment, Fraction, NonNegative, Out, Positive, Quantity, Stage, ema, minimize
+from genjax.corruption.predictions import denoiser, v
+from genjax.corruption.schedules import cosine
+from genjax.data import batches, digits
+from genjax.distributions import bits_per_dim
+from genjax.likelihood.diffusion import continuous_bound, of_levels, stepwise_bound
+from genjax.likelihood.probability_flow import dequantized, hutchinson, log_density
+from genjax.losses.couplings import drop_labels
+from genjax.losses.denoising import denoising_loss, likelihood_weight, uniform_times, v_error
+from genjax.metrics.precision_recall import density_coverage, precision_recall
+from genjax.models.unet import UNet
+from genjax.samplers.ddim import dpm_solver_2m
+from genjax.samplers.diffusion import sample as sampled
+from genjax.samplers.diffusion import sample_from, trajectory, uniform, uniform_log_snr
+from genjax.samplers.guidance import guided
+from genjax.samplers.latents import tiles
+from genjax.samplers.restoring import encode, inpaint
+
+D, LEVELS, NONE = 64, 17, 10
+TIMES, T, FLOW_STEPS = 16, 1_000, 50
+
+
+def experiment(
+    width: Count = 32,
+    objective: Literal["v", "likelihood"] = "v",
+    guidance: NonNegative = 2.0,
+    sampling_steps: Count = 30,
+    unlabelled: Fraction = 0.2,
+    learning_rate: Positive = 2e-3,
+    average: Fraction = 0.999,
+    steps: int = 6_000,
+    batch_size: Count = 64,
+) -> Experiment:
+    """A U-Net of two levels that predicts v, with labels or without.
+
+    Args:
+      width: channels of the first level.
+      objective: the weight of the error: that of v, or that of the likelihood.
+      guidance: w of the samples: 0 without a label, 1 the label alone.
+      sampling_steps: of DPM-Solver++(2M), two calls of the network each with guidance.
+      unlabelled: share of the labels that are left out in training.
+      learning_rate: Adam's, after a warm-up of 5 % of the steps; it falls to zero along a cosine.
+      average: decay of the moving average of the parameters that evaluation and sampling use.
+      steps: updates.
+      batch_size: digits in a batch.
+    """
+    data, process = digits(), cosine(0.01, 0.995)
+    net = UNet(width, (1, 2), attention=(1,), classes=NONE)
+    weight = {"v": v_error, "likelihood": likelihood_weight}[objective]
+    network = lambda params, label: lambda z, t: net.apply(params, z, 1000.0 * t, label)
+    denoise = lambda params, label: denoiser(process, v, network(params, label))
+    none = lambda x: jnp.full(len(x), NONE)
+    levels = of_levels(process, jnp.linspace(-1.0, 1.0, LEVELS))
+    grid = uniform(process, sampling_steps)
+
+    def loss(params, state, batch, key):
+        time_key, noise_key, label_key = jax.random.split(key, 3)
+        x, label = scaled(batch["image"]), drop_labels(batch["label"], NONE, unlabelled, label_key)
+        t, noise = uniform_times(process, time_key, len(x)), jax.random.normal(noise_key, x.shape)
+        return Out(denoising_loss(process, v, weight, network(params, label), x, t, noise))
+
+    def bound(state, batch, key):
+        x = scaled(batch["image"])
+        found = continuous_bound(process, denoise(state.params, none(x)), levels, TIMES, x, key)
+        return {"bound": found.total(), "bits": bits_per_dim(found.total(), D)}
+
+    def likelihoods(state, batch, key):
+        x, model = scaled(batch["image"]), denoise(state.params, none(batch["image"]))
+        keys = jax.random.split(key, 3)
+        found = stepwise_bound(process, model, levels, T, x, keys[0])
+        real, added = dequantized(batch["image"], LEVELS, keys[1])
+        flow = -log_density(process, model, uniform_log_snr(process, FLOW_STEPS), hutchinson(keys[2]), real)
+        nats = {"stepwise": found.total(), "flow": flow + added, **found._asdict()}
+        return {**bound(state, batch, key), **nats}
+
+    def draw(state, key, label):
+        model = guided(denoise(state.params, label), denoise(state.params, none(label)), guidance)
+        return pictures(sampled(process, model, dpm_solver_2m(), grid, key, (len(label), 8, 8, 1)))
+
+    def sample(state, key, n):  # one class after the other
+        return draw(state, key, jnp.arange(n) % NONE)
+
+    def measure(state, batch, key):
+        return {"real": batch["image"], "drawn": draw(state, key, batch["label"])}
+
+    def judged(rows):
+        real, drawn = (rows[name].reshape(-1, D) for name in ("real", "drawn"))
+        return precision_recall(real, drawn)._asdict() | density_coverage(real, drawn)._asdict()
+
+    def by_class(state, key):
+        return tiles(apart(draw(state, key, jnp.repeat(jnp.arange(NONE), 10))), 10, scale=4)
+
+    def restored(state, key):  # test digits, what is known of them, and five ways to go on
+        x = scaled(jnp.asarray(data.test.arrays["image"][:8], jnp.float32) / (LEVELS - 1))
+        mask = jnp.broadcast_to((jnp.arange(8) < 4).reshape(1, 8, 1, 1), x.shape)
+        model = denoise(state.params, none(x))
+        found = [inpaint(process, model, uniform(process, 50), k, x, mask, 5) for k in jax.random.split(key, 5)]
+        rows = jnp.stack([x, jnp.where(mask, x, -1.0), *found], axis=1).reshape(-1, 8, 8, 1)
+        return tiles(apart(pictures(rows)), 7, scale=4)
+
+    def preview(state, key):  # what the network takes the digits to be, along the steps
+        label = jnp.arange(NONE)
+        model = guided(denoise(state.params, label), denoise(state.params, none(label)), guidance)
+        seen = trajectory(process, model, dpm_solver_2m(), uniform(process, 12), key, (NONE, 8, 8, 1))
+        return tiles(apart(pictures(jnp.swapaxes(seen, 0, 1).reshape(-1, 8, 8, 1))), 12, scale=4)
+
+    def between(state, key):  # from a test digit to another by way of their noise
+        x = scaled(jnp.asarray(data.test.arrays["image"][:12], jnp.float32) / (LEVELS - 1))
+        path, model = uniform_log_snr(process, 40), denoise(state.params, none(x))
+        z = encode(process, model, path, x)
+        angles = jnp.linspace(0.0, jnp.pi / 2, 10).reshape(1, -1, 1, 1, 1)  # along the arc: both are nearly N(0, I)
+        mixed = (jnp.cos(angles) * z[:6, None] + jnp.sin(angles) * z[6:, None]).reshape(-1, 8, 8, 1)
+        walk = sample_from(process, denoise(state.params, none(mixed)), dpm_solver_2m(), path, key, mixed)
+        return tiles(apart(pictures(walk)), 10, scale=4)
+
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, steps // 20, max(steps, 1))
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule), ema(average))
+    init = lambda key, batch: net.init(key, batch["image"], jnp.zeros(len(batch["image"])), batch["label"])
+    first = {
+        "bound": Quantity(f"upper bound of -log p(x), continuous, {TIMES} times", "nats"),
+        "bits": Quantity(f"upper bound, continuous, {TIMES} times", "bits/dim"),
+    }
+    more = {
+        "stepwise": Quantity(f"upper bound of -log p(x), {T:,} steps", "nats"),
+        "flow": Quantity(f"estimate of a bound: dequantised, probability-flow equation, {FLOW_STEPS} steps", "nats"),
+        "prior": Quantity("term of the stepwise bound", "nats"),
+        "diffusion": Quantity("term of the stepwise bound", "nats"),
+        "reconstruction": Quantity("term of the stepwise bound", "nats"),
+    }
+    kinds = {name: Quantity(f"{kind}, pixels, w = {guidance:g}", "", "higher") for name, kind in MEASURES.items()}
+    return Experiment(
+        stages=[Stage("diffusion", minimize(loss, tx, init), batches(data.train, batch_size), steps)],
+        evaluations={
+            "validation": Evaluation(bound, data.validation, 250, first),
+            "test": Evaluation(likelihoods, data.test, 250, {**first, **more}, final=True),
+            "test_samples": Evaluation(measure, data.test, 250, kinds, final=True, of_all=judged),
+        },
+        sample=sample,
+        pictures={"classes": by_class, "steps": preview, "lower_halves": restored, "walk": between},
+        data=data.name,
+    )
+
+
+MEASURES = {
+    "precision": "share of samples among real images, k=3",
+    "recall": "share of real images among samples, k=3",
+    "density": "density, k=5",
+    "coverage": "coverage, k=5",
+}
+
+
+def scaled(images):
+    return 2.0 * images - 1.0
+
+
+def pictures(x):
+    return jnp.clip(0.5 * x + 0.5, 0.0, 1.0)
+
+
+def apart(images):
+    return jnp.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)))
