@@ -17,7 +17,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from genjax import Count, Evaluation, Experiment, Fraction, NonNegative, Out, Positive, Quantity, Stage, ema, minimize
+from genjax import (
+    Count,
+    Denoising,
+    Evaluation,
+    Experiment,
+    Fraction,
+    NonNegative,
+    Out,
+    Positive,
+    Quantity,
+    Stage,
+    ema,
+    minimize,
+)
 from genjax.corruption.predictions import denoiser, v
 from genjax.corruption.schedules import cosine
 from genjax.data import batches, digits
@@ -157,6 +170,7 @@ def experiment(
         sample=sample,
         pictures={"classes": by_class, "steps": preview, "lower_halves": restored, "walk": between},
         data=data.name,
+        denoising=Denoising(process, denoise, (8, 8, 1), scaled, pictures, NONE),
     )
 
 

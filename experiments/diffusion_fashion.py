@@ -24,7 +24,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import Count, Evaluation, Experiment, Fraction, NonNegative, Out, Positive, Quantity, Stage, ema, minimize
+from genjax import (
+    Count,
+    Denoising,
+    Evaluation,
+    Experiment,
+    Fraction,
+    NonNegative,
+    Out,
+    Positive,
+    Quantity,
+    Stage,
+    ema,
+    minimize,
+)
 from genjax.corruption import predictions, schedules
 from genjax.corruption.gaussian import Process
 from genjax.corruption.predictions import Prediction, denoiser
@@ -207,6 +220,7 @@ def experiment(
         sample=sample,
         pictures={"classes": by_class, "steps": preview},
         data=data.name,
+        denoising=Denoising(how.process, denoise, SHAPE, lambda x: 2.0 * x - 1.0, pictures, classes),
     )
 
 

@@ -114,13 +114,29 @@ def _evaluate(arguments: list[str]) -> int:
 
 def _sample(arguments: list[str]) -> int:
     from genjax.arguments import first_argument, parse
+    from genjax.denoised import asks_for_a_sampler, sample_function
     from genjax.prompted import prompt_run
     from genjax.saved import SampleOptions, sample_run
 
     path, rest = first_argument(arguments, "genjax sample RUN", SampleOptions, "a run directory")
     options, _ = parse(f"genjax sample {path}", "Draws samples from a checkpoint of a run.", SampleOptions, rest)
     _prepare()
-    return sample_run(path, options) if options.prompt is None else prompt_run(path, options)
+    if options.prompt is not None:
+        return prompt_run(path, options)
+    if not asks_for_a_sampler(options):
+        return sample_run(path, options)
+    return sample_run(path, options, lambda experiment: sample_function(experiment.denoising, path, options))
+
+
+def _edit(arguments: list[str]) -> int:
+    from genjax.arguments import first_argument, parse
+    from genjax.denoised import EditOptions, edit_run
+
+    path, rest = first_argument(arguments, "genjax edit RUN", EditOptions, "a run directory")
+    about = "Finishes or redraws a picture with a diffusion model."
+    options, _ = parse(f"genjax edit {path}", about, EditOptions, rest)
+    _prepare()
+    return edit_run(path, options)
 
 
 def _sweep(arguments: list[str]) -> int:
@@ -195,6 +211,7 @@ COMMANDS = {
     "resume": Command("resume RUN", "go on with a run", _resume),
     "evaluate": Command("evaluate RUN", "measure a checkpoint", _evaluate),
     "sample": Command("sample RUN --n 64 --out grid.png", 'draw samples; --prompt "..." goes on with a text', _sample),
+    "edit": Command("edit RUN --image FILE", "finish or redraw a picture with a diffusion model", _edit),
     "sweep": Command("sweep FILE field=a,b seed=0:3", "train a grid of runs and rank them", _sweep),
     "list": Command("list [FOLDER] | list runs [FOLDER]", "experiments with paper and measured number; runs", _list),
     "show": Command("show FILE | show RUN", "configuration, parameters, cost of an update", _show),

@@ -8,6 +8,8 @@ import jax
 import numpy as np
 
 from genjax.checkpoint.seal import STAGE_NAME
+from genjax.corruption.gaussian import Process
+from genjax.corruption.predictions import Denoise
 from genjax.data.checks import check_rows
 from genjax.errors import BadInput
 from genjax.evaluate import Evaluation, Quantity
@@ -41,6 +43,17 @@ class Text(NamedTuple):
     stop: tuple[int, ...] = ()  # tokens that end a text
 
 
+class Denoising(NamedTuple):
+    """How a diffusion model denoises: what `genjax sample --sampler` and `genjax edit` need."""
+
+    process: Process
+    denoise: Callable[[Params, Any], Denoise]  # (parameters, labels [n] or None) -> E[x | z]; label K stands for none
+    shape: tuple[int, ...]  # of an example
+    encode: Callable[[Any], Any]  # pictures in [0, 1] -> the data that the model knows
+    decode: Callable[[Any], Any]  # back
+    classes: int = 0  # K; 0: no labels
+
+
 class Experiment(NamedTuple):
     """Stages of training, and how their result is measured and looked at.
 
@@ -57,6 +70,7 @@ class Experiment(NamedTuple):
     formats: Mapping[str, Callable[[np.ndarray], bytes]] = {}  # ".txt": how samples are written that are no pictures
     files: Mapping[str, File] = {}  # further files, by name
     text: Text | None = None
+    denoising: Denoising | None = None
 
 
 def evaluations_of(experiment: Experiment, index: int) -> dict[str, Evaluation]:
@@ -134,6 +148,11 @@ def _check_written(experiment: Experiment) -> None:
             isinstance(files, Mapping)
             and all(isinstance(n, str) and FILE_NAME.fullmatch(n) and _is_file(f) for n, f in files.items()),
             "{'name.suffix': File(draw, encode)}, both functions",
+        ),
+        (
+            f"denoising={experiment.denoising!r}",
+            experiment.denoising is None or isinstance(experiment.denoising, Denoising),
+            "Denoising(process, denoise, shape, encode, decode, classes), or None",
         ),
         (f"text={text!r}", text is None or isinstance(text, Text), "Text(encode, decode, decoder, context), or None"),
     )

@@ -4,8 +4,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -22,7 +23,7 @@ from genjax.record import read_config, result_lines, result_text, source_digest
 from genjax.report import draw, save_png, write_whole
 from genjax.run import resume_arguments
 from genjax.train import restore_selected
-from genjax.types import State
+from genjax.types import Key, State
 from genjax.view import encoded
 
 
@@ -58,6 +59,14 @@ class SampleOptions(NamedTuple):
     """Only the fewest tokens are drawn whose probability is at least p."""
     repetition_penalty: float = 1.0
     """Above 1, tokens that stand in the text already are drawn less often."""
+    sampler: Literal["ddim", "ddpm", "2m", "euler", "heun", "churn"] | None = None
+    """Of a diffusion model; default: as the experiment draws, or 2m where one of the next three is given."""
+    steps: int | None = None
+    """Of that sampler; default: 50."""
+    guidance: float | None = None
+    """w of a diffusion model with labels: 0 without the label, 1 the label alone, above 1 beyond it."""
+    label: int | None = None
+    """Of a diffusion model with labels: which class; default: one after the other."""
     step: int | None = None
     """The checkpoint of this step; default: the best where the experiment selects one, else the newest."""
     seed: int = 0
@@ -142,19 +151,32 @@ def evaluate_run(path: str, options: EvaluateOptions) -> int:
     return 0
 
 
-def sample_run(path: str, options: SampleOptions) -> int:
-    """Draw n samples from a checkpoint into a file: a picture, the numbers, or a format of the experiment's own."""
+Draw = Callable[[State, Key, int], Any]  # (state, key, n) -> samples
+
+
+def sample_run(path: str, options: SampleOptions, drawing: Callable[[Experiment], Draw | None] | None = None) -> int:
+    """Draw n samples from a checkpoint into a file: a picture, the numbers, or a format of the experiment's own.
+
+    Args:
+      path: the run directory.
+      options: as given.
+      drawing: of the experiment, how samples are drawn; default: the experiment's own `sample`.
+
+    Raises:
+      BadInput: a setting out of its range, no sample function, a file that cannot be written.
+    """
     n = _check_sampling(options)
     run = open_run(path, options.step, options.devices, options.seed)
     experiment = run.experiment
-    if experiment.sample is None:
+    chosen = experiment.sample if drawing is None else drawing(experiment)
+    if chosen is None:
         raise BadInput(f"the experiment of {path} defines no sample function", "Experiment(sample=f) defines it")
     suffixes = [*(experiment.formats or [".png"]), ".npz"]
     out = Path(f"samples{suffixes[0]}" if options.out is None else options.out)
     if out.suffix not in suffixes:
         told = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
         raise BadInput(f"--out {options.out}", f"allowed: a file ending in {told}", f"--out samples{suffixes[0]}")
-    sample = jax.jit(experiment.sample, static_argnums=2)
+    sample = jax.jit(chosen, static_argnums=2)
     with explained("sample"):
         drawn = np.asarray(sample(averaged_state(run.state), jax.random.fold_in(run.keys.evaluate, 2**30), n))
     if not np.isfinite(drawn).all():
@@ -177,9 +199,20 @@ def _check_sampling(options: SampleOptions) -> int:
         if getattr(options, name) != SampleOptions._field_defaults[name]:
             told = f"--{name.replace('_', '-')} {getattr(options, name)} without --prompt"
             raise BadInput(told, "it says how a text goes on", 'add --prompt "..."')
+    check_out(out, [out.suffix])
+    return n
+
+
+def check_out(out: Path, suffixes: list[str]) -> None:
+    """That a file may be written.
+
+    Raises:
+      BadInput: another ending, a folder that is not there or cannot be written, a folder of that name.
+    """
+    if out.suffix not in suffixes:
+        raise BadInput(f"--out {out}", f"allowed: a file ending in {', '.join(suffixes)}")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK) or out.is_dir():
         raise BadInput(f"--out {out} cannot be written", "its folder must exist and be writable")
-    return n
 
 
 def _example(stage: Any) -> Any:

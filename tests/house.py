@@ -15,7 +15,7 @@ ROOMS = (
     *("data", "roll_call", "hosts", "parallel", "explaining", "compilation", "digest", "checkpoint"),
     *("evaluate", "report"),
     *("experiment", "kinds", "fields", "arguments", "view", "train", "stopping", "record", "directory", "run", "saved"),
-    *("prompted", "feature_net"),
+    *("prompted", "denoised", "feature_net"),
     *("listing", "sweep", "cache", "show", "doctor", "prepare", "cli", "__main__"),
 )
 

@@ -1,0 +1,141 @@
+"""`genjax sample RUN --sampler`, `genjax edit RUN`: what a diffusion of two grey levels draws; what is refused."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from genjax.cli import main
+from genjax.corruption.schedules import rectified_flow
+from genjax.denoised import STEPS, grid_of, sample_function
+from genjax.errors import BadInput
+from genjax.experiment import Denoising
+from genjax.saved import SampleOptions
+
+EXPERIMENT = '''
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from genjax import Denoising, Experiment, Out, Stage, minimize
+from genjax.corruption.gaussian import point
+from genjax.corruption.schedules import cosine
+from genjax.data import Split, batches, unchanged
+
+PROCESS = cosine(0.01, 0.99)
+
+
+def experiment(steps: int = 2):
+    """Pictures that are all -1 or all 1; of class 0 all -1, of class 1 all 1: a denoiser that is known."""
+    def denoise(params, label):
+        def best(z, t):
+            at = point(PROCESS, t, z)
+            both = jnp.tanh(at.alpha * z.mean(axis=(1, 2, 3), keepdims=True) * 16 / at.sigma**2)
+            sign = jnp.where(label == 2, 0.0, 2.0 * label - 1.0).reshape(-1, 1, 1, 1)
+            return jnp.where(sign == 0, both, sign) * jnp.ones_like(z)
+        return best
+
+    loss = lambda params, state, batch, key: Out(jnp.full(len(batch["x"]), jnp.sum(params**2)))
+    data = Split({"x": np.zeros((8, 1), np.float32)}, unchanged)
+    learner = minimize(loss, optax.sgd(0.1), lambda key, batch: jnp.ones(2))
+    told = Denoising(PROCESS, denoise, (4, 4, 1), lambda x: 2 * x - 1, lambda x: x / 2 + 0.5, 2)
+    return Experiment([Stage("one", learner, batches(data, 4), steps)], denoising=told)
+'''
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("denoised")
+    (folder / "levels.py").write_text(EXPERIMENT)
+    assert main(["train", str(folder / "levels.py"), "--workdir", str(folder / "run")]) == 0
+    for name, pixels in {
+        "dark": np.full((4, 4), 40),
+        "half": np.repeat([[0], [0], [255], [255]], 4, axis=1),
+        "bright": np.full((4, 4), 255),
+        "wide": np.zeros((4, 5)),
+    }.items():
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+def drawn(run, *options):
+    out = run / "drawn.npz"
+    assert main(["sample", str(run / "run"), "--out", str(out), *options]) == 0
+    return np.load(out)["samples"]
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "2m", "euler", "heun", "churn"])
+def test_samplers_draw_the_label(run, sampler):
+    x = drawn(run, "--n", "6", "--sampler", sampler, "--steps", "12", "--label", "1")
+    assert x.shape == (6, 4, 4, 1)
+    np.testing.assert_allclose(x, 1.0, atol=0.05)
+
+
+def test_classes_in_turn_and_guidance(run):
+    x = drawn(run, "--n", "4", "--steps", "20")
+    assert x[:, 0, 0, 0].round(1).tolist() == [0.0, 1.0, 0.0, 1.0]
+    free = drawn(run, "--n", "400", "--guidance", "0", "--label", "1", "--steps", "40")[:, 0, 0, 0]
+    assert 0.4 < (free > 0.5).mean() < 0.6  # without the label both levels are drawn
+    half = drawn(run, "--n", "400", "--guidance", "0.5", "--label", "1", "--steps", "40")[:, 0, 0, 0]
+    assert (half > 0.5).mean() > 0.8
+
+
+def test_a_picture_is_finished(run, capsys):
+    """Its upper half is known and dark, so the lower one is drawn dark too."""
+    options = [
+        "--image",
+        str(run / "dark.png"),
+        "--mask",
+        str(run / "half.png"),
+        "--n",
+        "3",
+        "--out",
+        str(run / "e.png"),
+    ]
+    assert main(["edit", str(run / "run"), *options]) == 0
+    assert "3 results of step 2" in capsys.readouterr().out
+    with Image.open(run / "e.png") as picture:
+        assert np.asarray(picture).min() < 60 and np.asarray(picture).max() < 60  # four dark ones, nothing bright
+
+
+def test_a_picture_is_redrawn(run):
+    options = ["--image", str(run / "dark.png"), "--strength", "0.3", "--n", "2", "--out", str(run / "r.png")]
+    assert main(["edit", str(run / "run"), *options, "--label", "0"]) == 0
+    with Image.open(run / "r.png") as picture:
+        assert np.asarray(picture).min() < 5
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["sample", "--steps", "0"], "--steps 0"),
+        (["sample", "--guidance", "-1"], "--guidance -1.0"),
+        (["sample", "--label", "7"], "allowed: 0 to 1"),
+        (["sample", "--sampler", "magic"], "magic"),
+        (["edit"], "no picture to edit"),
+        (["edit", "--image", "wide.png"], "5x4 with 1 channels"),
+        (["edit", "--image", "none.png"], "no picture at"),
+        (["edit", "--image", "dark.png", "--mask", "wide.png"], "wide.png is 5x4"),
+        (["edit", "--image", "dark.png", "--strength", "0"], "--strength 0.0"),
+        (["edit", "--image", "dark.png", "--n", "0"], "--n 0"),
+        (["edit", "--image", "dark.png", "--out", "x.jpg"], ".png"),
+    ],
+)
+def test_refusals(run, capsys, monkeypatch, options, said):
+    monkeypatch.chdir(run)
+    assert main([options[0], "run", *options[1:]]) == 2
+    told = capsys.readouterr().err
+    assert said in told and len(told.strip().splitlines()) <= 3
+
+
+def test_models_that_do_not_denoise_or_have_no_labels():
+    with pytest.raises(BadInput, match="no diffusion"):
+        sample_function(None, "run", SampleOptions(steps=5))
+    plain = Denoising(rectified_flow(), lambda params, label: None, (2,), jnp.asarray, jnp.asarray)
+    with pytest.raises(BadInput, match="without labels"):
+        sample_function(plain, "run", SampleOptions(guidance=2.0))
+    with pytest.raises(BadInput, match="fit this one"):
+        sample_function(plain, "run", SampleOptions(sampler="churn"))
+    assert len(grid_of(plain, STEPS)) == STEPS
