@@ -1,4 +1,4 @@
-"""Causal attention: within documents, over a cache, with rotary positions and grouped heads.
+"""Attention: causal, within documents, over a cache, with rotary positions and grouped heads; or of all to all.
 
 With queries q, keys k and values v of one head, D numbers a token,
 
@@ -16,6 +16,7 @@ jaxlib 0.10.2).
 """
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -119,10 +120,26 @@ def attend(
         seen = seen & (index[None, None, :] >= jnp.asarray(start)[:, :, None])
     if jax.default_backend() == "cpu" or (key is not None and rate > 0.0):
         return _in_blocks(q, k, v, seen, rate, key)
-    half = q.dtype in (jnp.bfloat16, jnp.float16)
-    fused = jax.default_backend() == "gpu" and half and q.shape[-1] <= 128 and q.shape[-1] % 8 == 0
     mask = None if start is None else seen[:, None]
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation="cudnn" if fused else "xla")
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation=_implementation(q))
+
+
+def attend_all(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Every token attends to every token.
+
+    Args:
+      q, k, v: [B, T, H, D].
+
+    Returns:
+      [B, T, H, D].
+
+    >>> v = jnp.array([1.0, 3.0]).reshape(1, 2, 1, 1)
+    >>> attend_all(0 * v, 0 * v, v).ravel().tolist()
+    [2.0, 2.0]
+    """
+    if jax.default_backend() == "cpu":
+        return _weighted(q, k.swapaxes(1, 2), v.swapaxes(1, 2), jnp.ones((1, 1, 1), bool))
+    return jax.nn.dot_product_attention(q, k, v, implementation=_implementation(q))
 
 
 def attend_cached(q: jax.Array, k: jax.Array, v: jax.Array, position: Array) -> jax.Array:
@@ -172,6 +189,12 @@ def written(cache: jax.Array, new: jax.Array, position: Array) -> jax.Array:
     """
     rows = new.swapaxes(1, 2).reshape(cache.shape[0], -1, cache.shape[2])
     return jax.lax.dynamic_update_slice_in_dim(cache, rows.astype(cache.dtype), position, axis=1)
+
+
+def _implementation(q: jax.Array) -> Literal["cudnn", "xla"]:
+    half = q.dtype in (jnp.bfloat16, jnp.float16)
+    fused = jax.default_backend() == "gpu" and half and q.shape[-1] <= 128 and q.shape[-1] % 8 == 0
+    return "cudnn" if fused else "xla"
 
 
 def _in_blocks(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array, rate: float, key: Key | None) -> jax.Array:
