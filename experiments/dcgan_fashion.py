@@ -46,9 +46,11 @@ from genjax.metrics.kernel import kernel_distance
 from genjax.metrics.precision_recall import density_coverage, precision_recall
 from genjax.models.conditional import check_labels
 from genjax.models.gan import ConvCritic, ConvGenerator
+from genjax.models.residual_gan import ResidualCritic, ResidualGenerator
 from genjax.samplers.latents import interpolate_spherical, tiles
 
 SHAPE, JUDGED = (28, 28, 1), 5_000  # test images, and as many samples
+NETWORKS = {"convolutional": (ConvGenerator, ConvCritic), "residual": (ResidualGenerator, ResidualCritic)}
 
 
 def experiment(
@@ -56,6 +58,7 @@ def experiment(
     game: Literal["logistic", "wasserstein", "relativistic"] = "logistic",
     conditional: bool = False,
     features: str = "",
+    network: Literal["convolutional", "residual"] = "convolutional",
     latents: Count = 64,
     penalty: NonNegative = 0.1,
     critic_steps: Count = 1,
@@ -72,6 +75,7 @@ def experiment(
       game: which losses the two descend.
       conditional: whether both networks see the label.
       features: a run of classifier_mnist.py; empty: distances are those of pixels.
+      network: transposed and strided convolutions, or blocks that begin as their shortcuts, without normalisation.
       latents: dimensions of z.
       penalty: weight of R1, of R1 + R2, or of the gradient penalty of `wasserstein`: there 10 is usual.
       critic_steps: updates of the critic for one of the generator, each on fresh images; 5 is usual for `wasserstein`.
@@ -84,7 +88,8 @@ def experiment(
     data = {"fashion": fashion_mnist, "mnist": mnist}[images]()
     classes = check_labels(data)
     known = classes if conditional else 0
-    generator, critic = ConvGenerator(SHAPE, classes=known), ConvCritic(classes=known)
+    make, judge = NETWORKS[network]
+    generator, critic = make(SHAPE, classes=known), judge(classes=known)
     net = classifier_features(features) if features else pixels()
     z_of = lambda key, n: jax.random.normal(key, (n, latents))
     labels = lambda batch: (batch["label"],) if conditional else ()

@@ -52,9 +52,8 @@ class ConvGenerator(nn.Module):
     @nn.compact
     def __call__(self, z: Array, label: Array | None = None) -> jax.Array:
         height, width, channels = self.shape
-        if height % 4 or width % 4:
-            raise BadInput(f"images of {height} x {width} pixels", "allowed: sides that are multiples of 4")
-        given = _labels(self.classes, label)
+        check_sides(height, width)
+        given = given_labels(self.classes, label)
         h = jnp.asarray(z) if given is None else jnp.concatenate([jnp.asarray(z), given], axis=-1)
         h = nn.Dense(height * width // 16 * self.widths[0])(h)
         h = pixel_norm(nn.relu(h.reshape(-1, height // 4, width // 4, self.widths[0])))
@@ -87,19 +86,54 @@ class ConvCritic(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, label: Array | None = None) -> jax.Array:
-        h, given = jnp.asarray(x), _labels(self.classes, label)
+        h, given = jnp.asarray(x), given_labels(self.classes, label)
         for width in self.widths:
             h = nn.leaky_relu(Conv(width, (4, 4), 2)(h), 0.2)
         h = minibatch_stddev(h, self.group) if self.group else h
         phi = nn.leaky_relu(nn.Dense(self.features)(h.reshape(len(h), -1)), 0.2)
-        score = nn.Dense(1, name="psi")(phi)[:, 0]
-        if given is None:
-            return score
-        return score + jnp.sum(phi * nn.Dense(self.features, use_bias=False, name="v")(given), axis=-1)
+        return projected(phi, given)
 
 
-def _labels(classes: int, label: Array | None) -> jax.Array | None:
+def projected(phi: jax.Array, given: jax.Array | None) -> jax.Array:
+    """psi . phi + v_y . phi: the score of features, inside a critic's call, whose layers `psi` and `v` it makes.
+
+    Args:
+      phi: [B, F].
+      given: [B, K] one-hot labels; None: psi . phi alone.
+
+    Returns:
+      [B].
+
+    Source: Miyato and Koyama, 2018, eq. 5.
+
+    Example:
+      score = projected(phi, given_labels(self.classes, label))
+    """
+    score = nn.Dense(1, name="psi")(phi)[:, 0]
+    if given is None:
+        return score
+    return score + jnp.sum(phi * nn.Dense(phi.shape[-1], use_bias=False, name="v")(given), axis=-1)
+
+
+def given_labels(classes: int, label: Array | None) -> jax.Array | None:
+    """One-hot labels [B, K] of a network of K classes; None where K is 0.
+
+    Raises:
+      BadInput: labels where there are none, or none where there are.
+
+    >>> given_labels(3, jnp.array([2])).tolist()
+    [[0.0, 0.0, 1.0]]
+    """
     if (label is None) != (classes == 0):
         told = "no labels" if label is None else "labels"
         raise BadInput(f"{told} for a network of classes = {classes}", "allowed: labels where there are classes")
     return None if label is None else one_hot(label, classes)
+
+
+def check_sides(height: int, width: int) -> None:
+    """Refuse images that cannot be halved twice.
+
+    >>> check_sides(28, 32)
+    """
+    if height % 4 or width % 4:
+        raise BadInput(f"images of {height} x {width} pixels", "allowed: sides that are multiples of 4")
