@@ -131,6 +131,7 @@ def edit_run(path: str, options: EditOptions) -> int:
     run = open_run(path, options.step, options.devices, options.seed)
     told = _told(run.experiment.denoising, path)
     label, weight = _guidance(told, options.label, options.guidance)
+    label = told.classes if label is None else label  # none
     image = _read(told, options.image, told.shape[-1])
     mask = None if options.mask is None else _read(told, options.mask, 1) >= 0.5
     known = jnp.repeat(told.encode(jnp.asarray(image)[None]), options.n, axis=0)
