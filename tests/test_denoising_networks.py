@@ -1,5 +1,6 @@
 """Networks of diffusion: untrained they say nothing, trained they see all that they are told; planted bugs."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ from planted import rejects
 
 from genjax.errors import BadInput
 from genjax.models import level as levels
+from genjax.models.group_norm import group_norm
 from genjax.models.level import sinusoids
 from genjax.models.points import PointDenoiser
 from genjax.models.unet import PixelAttention, ResidualBlock, UNet
@@ -42,6 +44,43 @@ def test_levels_as_sinusoids():
     rejects(check_sinusoids, lambda t, n: sinusoids(t, n)[:, ::-1])
 
 
+def check_group_norm(norm):
+    """Against means and variances in float64 of groups of neighbours; its gradients against those of Flax's."""
+    x = 3 + 2 * jax.random.normal(KEY, (2, 3, 5, 12)) * jnp.arange(1.0, 13.0).reshape(1, 1, 1, 12)
+    scale, bias = jax.random.normal(jax.random.key(1), (2, 12))
+    grouped = np.float64(x).reshape(2, 15, 4, 3)
+    mean, variance = grouped.mean((1, 3), keepdims=True), grouped.var((1, 3), keepdims=True)
+    wanted = ((grouped - mean) / np.sqrt(variance + 1e-6)).reshape(x.shape) * np.float64(scale) + np.float64(bias)
+    np.testing.assert_allclose(norm(x, scale, bias, 4), wanted, atol=2e-5)
+    flax = lambda x, scale, bias, groups: nn.GroupNorm(groups).apply({"params": {"scale": scale, "bias": bias}}, x)
+    slopes = lambda f: jax.grad(lambda *args: jnp.sum(f(*args, 4) ** 3), argnums=(0, 1, 2))(x, scale, bias)
+    for found, known in zip(slopes(norm), slopes(flax), strict=True):
+        np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-3)
+
+
+def test_group_norm_by_hand():
+    check_group_norm(group_norm)
+    rejects(check_group_norm, lambda x, s, b, g: group_norm(x, s, b, 3))
+    rejects(check_group_norm, lambda x, s, b, g: group_norm(x.reshape(1, -1, 12), s, b, g).reshape(x.shape))
+    rejects(check_group_norm, lambda x, s, b, g: group_norm(jax.lax.stop_gradient(x), s, b, g))
+    interleaved = lambda x: jnp.swapaxes(x.reshape(*x.shape[:-1], 3, 4), -1, -2).reshape(x.shape)
+    rejects(check_group_norm, lambda x, s, b, g: group_norm(interleaved(x), s, b, g))
+    constant = group_norm(jnp.full((1, 4, 4), 7.0), jnp.ones(4), jnp.full(4, 0.5), 2)  # a variance of 0 is no trouble
+    np.testing.assert_allclose(constant, 0.5, atol=1e-2)
+
+
+def test_no_label_is_one_label_more():
+    """With a zero vector for label 3 = K, the network says with it what it says without labels."""
+    plain = UNet(8, (1, 2, 2), blocks=1, attention=(1,))
+    condition = dict(TRAINED["params"]["condition"])
+    table = condition.pop("labels")["embedding"]
+    without = jax.jit(plain.apply)({"params": TRAINED["params"] | {"condition": condition}}, Z, LEVEL)
+    zeroed = {"condition": condition | {"labels": {"embedding": table.at[3].set(0.0)}}}
+    label = lambda k: APPLY({"params": TRAINED["params"] | zeroed}, Z, LEVEL, jnp.full(2, k))
+    np.testing.assert_allclose(label(3), without, atol=1e-3)
+    assert float(jnp.abs(label(2) - without).max()) > 0.01
+
+
 def test_untrained_networks_say_nothing():
     assert not APPLY(PARAMS, Z, LEVEL, LABEL).any()
     assert PARAMS["params"]["in"]["kernel"].any()  # which is not because all is zero
@@ -74,6 +113,15 @@ def test_gradients_reach_every_parameter():
     slopes = jax.grad(lambda p: jnp.sum(NET.apply(p, Z, LEVEL, LABEL) ** 2))(TRAINED)
     silent = [jax.tree_util.keystr(path) for path, g in jax.tree_util.tree_leaves_with_path(slopes) if not g.any()]
     assert silent == []
+
+
+def test_sizes_that_divide():
+    """Digits, MNIST with two halvings, CIFAR, 64 pixels, and pictures that are no squares; every size at every step."""
+    net = UNet(8, (1, 2, 2), blocks=1)
+    for size in ((8, 8), (28, 28), (32, 32), (64, 64), (4, 12)):
+        z = jnp.zeros((1, *size, 2))
+        found, params = jax.eval_shape(net.init_with_output, KEY, z, LEVEL[:1])
+        assert found.shape == z.shape and "half_1" in params["params"] and "half_2" not in params["params"]
 
 
 def test_dropout_draws_where_it_is_asked_to():
@@ -141,6 +189,7 @@ def test_points():
         (lambda: UNet(8).init(KEY, jnp.ones((8, 8, 1)), LEVEL[:1]), "[B, H, W, C]"),
         (lambda: UNet(8, (1,)).init(KEY, jnp.ones((1, 8, 8, 1)), LEVEL[:1], LABEL[:1]), "without classes"),
         (lambda: UNet(8, (1,), classes=3).init(KEY, jnp.ones((1, 8, 8, 1)), LEVEL[:1]), "label = 3 stands for none"),
+        (lambda: UNet(8, (1, 2, 2, 2)).init(KEY, jnp.ones((1, 28, 28, 1)), LEVEL[:1]), "divisible by 8"),
         (lambda: PixelAttention(3).init(KEY, jnp.ones((1, 2, 2, 8))), "3 heads for 8"),
         (lambda: PointDenoiser(8).init(KEY, jnp.ones((2, 2, 1)), LEVEL), "[B, D]"),
         (lambda: sinusoids(LEVEL, 3), "3 sinusoids"),

@@ -20,9 +20,11 @@ import jax
 import jax.numpy as jnp
 
 from genjax.errors import BadInput
+from genjax.models.attention import attend_all
 from genjax.models.blocks import Initializer
 from genjax.models.convolution import Conv
 from genjax.models.dropout import dropped
+from genjax.models.group_norm import GroupNorm
 from genjax.models.level import Condition
 from genjax.types import Array
 
@@ -168,7 +170,7 @@ class PixelAttention(nn.Module):
             part.reshape(split)
             for part in jnp.split(nn.Dense(3 * width, dtype=self.dtype, name="qkv")(flat), 3, axis=1)
         )
-        mixed = jax.nn.dot_product_attention(q, k, v).reshape(-1, width)
+        mixed = attend_all(q, k, v).reshape(-1, width)
         out = nn.Dense(width, kernel_init=ZEROS, dtype=self.dtype, name="out")(mixed)
         return h + out.reshape(h.shape)
 
@@ -180,4 +182,4 @@ def _conv(width: int, name: str, kernel_init: Initializer = LECUN, dtype: jnp.dt
 def _norm(h: jax.Array, name: str) -> jax.Array:
     """GroupNorm of at most 32 groups of at least 4 channels, its statistics in float32."""
     groups = max(g for g in range(1, min(32, h.shape[-1] // 4 or 1) + 1) if h.shape[-1] % g == 0)
-    return nn.GroupNorm(groups, dtype=jnp.float32, name=name)(h).astype(h.dtype)
+    return GroupNorm(groups, name=name)(h)
