@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from genjax import (
+    BadInput,
     Count,
     Evaluation,
     Experiment,
@@ -61,6 +62,9 @@ def experiment(
       batch_size: images in a batch.
     """
     data = {"mnist": mnist, "fashion": fashion_mnist, "digits": digits}[images]()
+    most = min(data.train.arrays["image"].shape[1:3]) // 2
+    if not 0 <= shift <= most:
+        raise BadInput(f"shift = {shift}", f"allowed: 0 to {most} pixels, half of the image")
     model = Classifier(check_labels(data), features=features)
     split = data.test
 

@@ -90,7 +90,7 @@ def experiment(
     known = classes if conditional else 0
     make, judge = NETWORKS[network]
     generator, critic = make(SHAPE, classes=known), judge(classes=known)
-    net = classifier_features(features) if features else pixels()
+    net = classifier_features(features, data.name) if features else pixels()
     z_of = lambda key, n: jax.random.normal(key, (n, latents))
     labels = lambda batch: (batch["label"],) if conditional else ()
 
@@ -131,7 +131,7 @@ def experiment(
         found = {"frechet": frechet_distance(moments(x), moments(y)), "kernel": (near.value, near.standard_error)}
         found |= precision_recall(x, y)._asdict() | density_coverage(x, y)._asdict()
         if conditional and features:
-            called = classifier_labels(features).apply(rows["drawn"])[:, 0]
+            called = classifier_labels(features, data.name).apply(rows["drawn"])[:, 0]
             found["wrong_label"] = 100.0 * float(np.mean(called != rows["label"]))
         return found
 

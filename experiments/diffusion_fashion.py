@@ -146,7 +146,7 @@ def experiment(
     data = {"fashion": fashion_mnist, "mnist": mnist}[images]()
     classes, how = check_labels(data), RECIPES[recipe]()
     net = UNet(width, (1, 2, 2), attention=(2,), classes=classes, dropout=dropout)
-    judge = classifier_features(features) if features else pixels()
+    judge = classifier_features(features, data.name) if features else pixels()
     grid, levels = how.grid(how.process, sampling_steps), of_levels(how.process, jnp.linspace(-1.0, 1.0, LEVELS))
     none = lambda rows: jnp.full(len(rows), classes)
 

@@ -54,7 +54,7 @@ def experiment(
 
     Args:
       noising: the forward process: variance preserving, or a rectified flow.
-      paired: whether noise is paired with the points of a batch by optimal transport: then there is no bound.
+      paired: whether noise is paired with the points of a batch by optimal transport: then the bound is loose.
       width: of the perceptron.
       blocks: residual blocks.
       learning_rate: Adam's; it falls to zero along a cosine.

@@ -68,8 +68,9 @@ def experiment(
     """
     if not features:
         raise BadInput("features is empty", "allowed: a run of classifier_mnist.py", "--features RUN")
-    named, generator, critic = classifier_labels(features), ConvGenerator(SHAPE), ConvCritic()
-    source = batches(mnist().train, 3 * pack * batch_size)
+    digits = mnist()
+    named, generator, critic = classifier_labels(features, digits.name), ConvGenerator(SHAPE), ConvCritic()
+    source = batches(digits.train, 3 * pack * batch_size)
     made = lambda params, key, n: generator.apply(params, jax.random.normal(key, (n, latents)))
 
     def triples(feed, key, step):
@@ -93,8 +94,8 @@ def experiment(
         return {"drawn": jnp.round(255 * sample(state, key, len(batch["number"]))).astype(jnp.uint8)}
 
     def counted(rows):
-        digits = [named.apply(rows["drawn"][..., c : c + 1] / np.float32(255))[:, 0] for c in range(3)]
-        return class_modes(stacked_labels(np.stack(digits, axis=1).astype(int)), MODES)._asdict()
+        called = [named.apply(rows["drawn"][..., c : c + 1] / np.float32(255))[:, 0] for c in range(3)]
+        return class_modes(stacked_labels(np.stack(called, axis=1).astype(int)), MODES)._asdict()
 
     def walk(state, key):
         ends = jax.random.normal(key, (2, 8, latents))

@@ -77,7 +77,11 @@ def test_features_of_a_run(tmp_path, capsys):
     features, labels = classifier_features(run), classifier_labels(run)
     assert features.apply(images).shape == (250, 24) and features.apply(images).min() >= 0
     told = about(features)
-    assert told.startswith("features classifier_mnist ") and "step 60" in told
+    assert told.startswith("features classifier_mnist of digits, ") and "step 60" in told
+    assert classifier_labels(run, digits().name).name == labels.name
+    for of in (classifier_features, classifier_labels):
+        with pytest.raises(BadInput, match="trained on digits, the images are those of mnist"):
+            of(run, "mnist")
     wrong = 100.0 * np.mean(labels.apply(images)[:, 0] != label)
     assert wrong < 60
     said = capsys.readouterr().out
