@@ -27,6 +27,24 @@ def check_inversion(invert):
     np.testing.assert_allclose(found.z, 1.0, atol=1e-2)
 
 
+def check_best_start(invert):
+    """Two exact answers, z = 1/3 and, steeper, 1: with a penalty the smaller counts, though its error is larger."""
+    make = lambda z: (3 * z - 1) * (3 * z - 3) * jnp.exp(3 * z)
+    found = invert(make, jnp.zeros((3, 1)), 1, KEY, optax.adam(0.01), 1_500, 16, 1.0)
+    assert np.all(np.abs(found.z - 1 / 3) < 0.1)
+
+
+def least_error(make, images, latents, key, tx, steps, starts, weight):
+    found = [inverted(make, images, latents, k, tx, steps, 1, weight) for k in jax.random.split(key, starts)]
+    best = np.argmin([one.error for one in found], axis=0)
+    return found[0]._replace(z=np.stack([one.z for one in found])[best, np.arange(len(images))])
+
+
+def test_the_best_start_is_told_by_error_and_penalty():
+    check_best_start(inverted)
+    rejects(check_best_start, least_error)
+
+
 def one_start(make, images, latents, key, tx, steps, starts, weight=0.0):
     return inverted(make, images, latents, key, tx, steps, 1, weight)
 
@@ -81,6 +99,8 @@ def test_label_direction():
         ("weight = -1", lambda: inverted(lambda z: z, X, 7, KEY, optax.sgd(0.1), weight=-1)),
         ("drawn ones", lambda: inverted(lambda z: z, X, 3, KEY, optax.sgd(0.1))),
         ("count = 8", lambda: principal_directions(np.ones((9, 3)), np.ones((9, 7)), 8)),
+        ("labels .0.0.", lambda: label_direction(X, np.zeros(5))),
+        ("labels .0.0, 1.0, 7.0.", lambda: label_direction(X, np.array([0, 1, 7, 0, 1]))),
         ("labels", lambda: label_direction(X, np.zeros(4))),
     ],
 )

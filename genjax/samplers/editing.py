@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from genjax.distributions import event_sum, upcast
@@ -58,7 +59,7 @@ def inverted(
       key: of the starts, from N(0, 1).
       tx: an optax transformation, such as `optax.adam(0.05)`.
       steps: updates from each start, at least 1.
-      starts: R, at least 1; the best of them counts, image by image.
+      starts: R, at least 1; the smallest sum of error and penalty counts, image by image.
       weight: lambda, >= 0: keeps z where the generator was trained.
 
     Returns:
@@ -86,20 +87,20 @@ def inverted(
     def error(z: jax.Array) -> jax.Array:
         return event_sum(jnp.square(upcast(make(z)) - x))
 
-    def total(z: jax.Array) -> jax.Array:
-        return jnp.sum(error(z) + 0.5 * weight * event_sum(jnp.square(z)))
+    def objective(z: jax.Array) -> jax.Array:
+        return error(z) + 0.5 * weight * event_sum(jnp.square(z))
 
-    def descend(z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def descend(z: jax.Array) -> tuple[jax.Array, ...]:
         def update(carry: tuple[jax.Array, optax.OptState], _: None) -> tuple[tuple[jax.Array, optax.OptState], None]:
             z, state = carry
-            moves, state = tx.update(jax.grad(total)(z), state, z)
+            moves, state = tx.update(jax.grad(lambda z: jnp.sum(objective(z)))(z), state, z)
             return (jnp.asarray(optax.apply_updates(z, moves)), state), None
 
         z = jax.lax.scan(update, (z, tx.init(z)), None, steps)[0][0]
-        return z, error(z)
+        return z, error(z), objective(z)
 
-    z, errors = jax.lax.map(descend, jax.random.normal(key, (starts, len(x), latents)))
-    best = jnp.argmin(errors, axis=0)
+    z, errors, ends = jax.lax.map(descend, jax.random.normal(key, (starts, len(x), latents)))
+    best = jnp.argmin(jnp.where(jnp.isnan(ends), jnp.inf, ends), axis=0)
     rows = jnp.arange(len(x))
     return Inverted(z[best, rows], errors[best, rows])
 
@@ -148,7 +149,7 @@ def label_direction(z: Array, label: Array) -> jax.Array:
       [Z] of length 1; of zeros where the means are the same.
 
     Raises:
-      BadInput: shapes that do not fit.
+      BadInput: shapes that do not fit; labels other than 0 and 1, or all alike, where their values are known.
 
     Source: White, 2016, section 3.2.
 
@@ -158,6 +159,8 @@ def label_direction(z: Array, label: Array) -> jax.Array:
     z, y = upcast(jnp.asarray(z)), upcast(jnp.asarray(label))
     if z.ndim != 2 or y.shape != z.shape[:1]:
         raise BadInput(f"latents {list(z.shape)}, labels {list(y.shape)}", "allowed: [N, Z] and [N]")
+    if not isinstance(y, jax.core.Tracer) and set(np.unique(y)) != {0.0, 1.0}:
+        raise BadInput(f"labels {np.unique(y)[:5].tolist()}", "allowed: 0 and 1, both among them")
     mean = lambda weight: jnp.sum(weight[:, None] * z, axis=0) / jnp.maximum(jnp.sum(weight), 1.0)
     return _unit((mean(y) - mean(1.0 - y))[None])[0]
 
