@@ -111,5 +111,10 @@ def test_adapted():
 def test_bad_input():
     with pytest.raises(BadInput, match="shape"):
         augmented(jnp.ones((8, 8, 1)), KEY)
+    for wrong in (-0.1, 1.5, float("nan")):
+        with pytest.raises(BadInput, match="probability"):
+            augmented(jnp.ones((1, 8, 8, 1)), KEY, wrong)
+    with pytest.raises(BadInput, match="target = nan"):
+        adapted(jnp.float32(0), jnp.ones(2), target=float("nan"))
     with pytest.raises(BadInput, match="horizon = 0"):
         adapted(jnp.float32(0), jnp.ones(2), horizon=0)

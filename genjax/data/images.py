@@ -36,7 +36,7 @@ def read_images(folder: Path) -> dict[str, np.ndarray]:
         if {image.shape[2], images.shape[3]} == {3, 4}:  # a picture without transparency among others with it
             images, image = opaque(images), opaque(image)
         if image.shape != images.shape[1:]:
-            what = f"{path} is {_size(image)}, {paths[0].name} is {_size(first)}."
+            what = f"{path} is {_size(image)}, {paths[0].name} is {_size(images[0])}."
             raise BadInput(what, "All images need the same size and channels.", "Resize or convert it, or remove it.")
         images[row] = image
     if not names:

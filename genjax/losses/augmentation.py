@@ -5,11 +5,12 @@ and gradients pass T on their way to the generator, the critic sees more and the
 
     critic      score(T(x)), score(T(y))            generator   score(T(y)),  d/dy through T
 
-T moves colours, shifts the image by up to an eighth of its side, and blackens a square of half its side.  With a
-probability p each image passes each change; as long as p < 1, the law of the changed images tells that of the images
-apart, so that a generator that matches the first has the second.  p may follow how sure the critic is:
+T moves colours, shifts the image by up to an eighth of its side, and sets a square of half its side to 0, the grey in
+the middle.  With a probability p each image passes each change; as long as p < 1, the law of the changed images tells
+that of the images apart, so that a generator that matches the first has the second.  p may follow how sure the critic
+is:
 
-    r_t = E[sign(score(T(x)))],        p <- p + sign(r_t - target) B / horizon,   in [0, 1]
+    r_t = E[sign(score(T(x)))],        p <- p + sign(r_t - target) B / horizon,   in [0, 0.8]
 
 Sources: Zhao et al., Differentiable Augmentation for Data-Efficient GAN Training, 2020,
 https://arxiv.org/abs/2006.10738, section 3; Karras et al., Training Generative Adversarial Networks with Limited Data,
@@ -37,7 +38,7 @@ def augmented(x: Array, key: Key, probability: Array | float = 1.0) -> jax.Array
       [B, H, W, C], differentiable in x.
 
     Raises:
-      BadInput: anything but [B, H, W, C].
+      BadInput: anything but [B, H, W, C]; a probability out of [0, 1] that is no traced number.
 
     Source: Zhao et al., 2020, section 3; Karras et al., 2020, section 2.2 (the probability).
 
@@ -48,6 +49,8 @@ def augmented(x: Array, key: Key, probability: Array | float = 1.0) -> jax.Array
     x = jnp.asarray(x)
     if x.ndim != 4:
         raise BadInput(f"images have shape {list(x.shape)}", "allowed: [B, H, W, C]")
+    if isinstance(probability, int | float) and not 0 <= probability <= 1:
+        raise BadInput(f"probability = {probability}", "allowed: numbers in [0, 1]")
     for number, change in enumerate((coloured, translated, cut_out)):
         own, coin = jax.random.split(jax.random.fold_in(key, number))
         chosen = jax.random.bernoulli(coin, probability, (len(x), 1, 1, 1))
@@ -148,7 +151,7 @@ def adapted(probability: Array, scores: Array, target: float = 0.6, horizon: flo
       Scalar in [0, 0.8].
 
     Raises:
-      BadInput: a horizon that is not above 0.
+      BadInput: a horizon that is not above 0, a target out of [-1, 1].
 
     Source: Karras et al., 2020, section 3.
 
@@ -157,6 +160,8 @@ def adapted(probability: Array, scores: Array, target: float = 0.6, horizon: flo
     """
     if not horizon > 0:
         raise BadInput(f"horizon = {horizon}", "allowed: a number of images above 0")
+    if not -1 <= target <= 1:
+        raise BadInput(f"target = {target}", "allowed: numbers in [-1, 1], as a mean of signs is")
     scores = jnp.asarray(scores)
     step = jnp.sign(jnp.mean(jnp.sign(scores)) - target) * len(scores) / horizon
     return jnp.clip(probability + step, 0.0, MOST)
