@@ -53,7 +53,7 @@ def experiment(
     """
     if batch_size % min(4, batch_size):
         raise BadInput(f"batch_size = {batch_size}", "allowed: multiples of 4, the group whose deviation is told")
-    pictures_of, top = on_white(from_file(data).train.arrays["image"]), len(WIDTHS) - 1
+    pictures_of, top = on_white(bytes_of(data)), len(WIDTHS) - 1
     stages = [
         Stage(
             f"pixels_{side(level)}",
@@ -64,7 +64,11 @@ def experiment(
         )
         for level in range(top + 1)
     ]
-    make = lambda state, z, level=top: pictures(Generator(WIDTHS, level, 3).apply(state.params["generator"], z, 1.0))
+
+    def make(state, z, level=top):  # as far as the newest block has faded in
+        images = Generator(WIDTHS, level, 3).apply(state.params["generator"], z, fading(state, level, steps))
+        return pictures(images)
+
     seen = jnp.asarray(pictures_of[:32] / np.float32(255))
 
     def beside(level):  # real pictures above drawn ones, both at the size of a level
@@ -88,7 +92,7 @@ def experiment(
 def learner(level, latents, rate, penalty, drift, average, augment, steps):
     """Both networks at a level, a critic's update and then a generator's."""
     generator, critic = Generator(WIDTHS, level, 3), Discriminator(WIDTHS, level)
-    fade = lambda state: jnp.minimum(2.0 * state.step / max(steps, 1), 1.0) if level else 1.0
+    fade = lambda state: fading(state, level, steps)
 
     def init(key, batch):
         x, z = at_level(batch["image"], level), jnp.ones((len(batch["image"]), latents))
@@ -115,6 +119,11 @@ def learner(level, latents, rate, penalty, drift, average, augment, steps):
     return alternate(players, init)
 
 
+def fading(state, level, steps):
+    """alpha: from 0 to 1 over the first half of a level's updates."""
+    return jnp.minimum(2.0 * state.step / max(steps, 1), 1.0) if level else 1.0
+
+
 def grown(previous, fresh):
     """The next level's state: layers of the same name and shape are those of the level below."""
     return fresh._replace(params={n: inherited(previous.params[n], fresh.params[n]) for n in fresh.params})
@@ -124,6 +133,16 @@ def at_level(images, level):
     """Real images, halved to those of a level."""
     while images.shape[1] > side(level):
         images = halved(images)
+    return images
+
+
+def bytes_of(path):
+    """The pictures of a folder or an array of bytes; numbers that are no levels from 0 to 255 would all be dark."""
+    arrays = from_file(path).train.arrays
+    images = arrays.get("image", np.zeros(0))
+    if images.dtype != np.uint8 or images.max() <= 1:
+        told = f"{path} holds {', '.join(f'{name} {array.dtype}' for name, array in arrays.items())}"
+        raise BadInput(told, "allowed: pictures as bytes, levels from 0 to 255", "np.round(255 * x).astype(np.uint8)")
     return images
 
 

@@ -89,7 +89,11 @@ def experiment(
         )
         for level in range(levels)
     ]
-    make = lambda state, z, level=top: pictures(Generator(WIDTHS, level, 1).apply(state.params["generator"], z, 1.0))
+
+    def make(state, z, level=top):  # as far as the newest block has faded in
+        images = Generator(WIDTHS, level, 1).apply(state.params["generator"], z, fading(state, level, steps))
+        return pictures(images)
+
     draw = lambda state, key, n: make(state, jax.random.normal(key, (n, latents)))
     seen = jnp.asarray(data["test"].arrays["image"][:32] / np.float32(255))
 
@@ -142,7 +146,7 @@ def experiment(
 def learner(level, latents, rate, penalty, drift, average, steps):
     """Both networks at a level, a critic's update and then a generator's."""
     generator, critic = Generator(WIDTHS, level, 1), Discriminator(WIDTHS, level)
-    fade = lambda state: jnp.minimum(2.0 * state.step / max(steps, 1), 1.0) if level else 1.0
+    fade = lambda state: fading(state, level, steps)
 
     def init(key, batch):
         x, z = at_level(batch["image"], level), jnp.ones((len(batch["image"]), latents))
@@ -164,6 +168,11 @@ def learner(level, latents, rate, penalty, drift, average, steps):
         "generator": Player(game.generator, optax.chain(tx(), ema(average))),
     }
     return alternate(players, init)
+
+
+def fading(state, level, steps):
+    """alpha: from 0 to 1 over the first half of a level's updates."""
+    return jnp.minimum(2.0 * state.step / max(steps, 1), 1.0) if level else 1.0
 
 
 def grown(keep_moments, previous, fresh):

@@ -180,6 +180,41 @@ def test_fields_of_a_growing_run_that_do_not_fit(squares, field, value):
         function("progressive_fashion")(**{field: value})
 
 
+@pytest.mark.parametrize("shift", [-1, 5])
+def test_shifts_that_leave_no_image(shift):
+    with pytest.raises(BadInput, match=f"shift = {shift}"):
+        function("classifier_mnist")("digits", shift=shift)
+
+
+def test_what_is_drawn_in_the_middle_of_a_fade(squares):
+    """A checkpoint within a fade draws with the alpha that it was trained at; a finished level with its new block."""
+    experiment = function("progressive_fashion")(levels=2, latents=4, steps=8, batch_size=8)
+    low, high = experiment.stages
+    batch = low.data.batch(low.data.resident, KEY, 0)
+    state = high.inherit(low.learner.init(KEY, batch), high.learner.init(jax.random.key(5), batch))
+    begun, half, faded = (experiment.sample(state._replace(step=jnp.int32(step)), KEY, 3) for step in (0, 2, 4))
+    done = experiment.sample(state._replace(step=jnp.int32(8)), KEY, 3)
+    np.testing.assert_allclose(begun, doubled(begun[:, ::2, ::2]), atol=1e-6)  # the level below, doubled
+    np.testing.assert_array_equal(faded, done)
+    inside = (begun > 0.01) & (begun < 0.99) & (done > 0.01) & (done < 0.99)
+    np.testing.assert_allclose(half[inside], 0.5 * (begun + done)[inside], atol=1e-5)
+    assert inside.mean() > 0.2 and float(jnp.abs(done - begun).max()) > 0.1
+
+
+def test_arrays_that_are_no_pictures_in_bytes(tmp_path):
+    """Levels in [0, 1] would be divided by 255 once more."""
+    rng = np.random.default_rng(0)
+    wrong = {
+        "real": rng.random((20, 64, 64, 3)).astype(np.float32),
+        "binary": rng.integers(0, 2, (20, 64, 64, 3)).astype(np.uint8),
+        "rows": rng.random((20, 64)).astype(np.float32),
+    }
+    for name, array in wrong.items():
+        np.save(tmp_path / f"{name}.npy", array)
+        with pytest.raises(BadInput, match=f"{name}.npy holds"):
+            function("progressive_emoji")(str(tmp_path / f"{name}.npy"))
+
+
 def test_levels_are_halved(squares):
     file = module("progressive_fashion")
     x = jax.random.uniform(KEY, (2, 8, 8, 1))
