@@ -4,8 +4,9 @@ Paper:    Lin, Khetan, Fanti and Oh, PacGAN, 2018, arXiv:1712.04086, table 3: of
           PacDCGAN2 1000.0, KL 0.06; 26,000 samples, 50 epochs of 128,000 triples
 Command:  genjax data prepare mnist; genjax train experiments/classifier_mnist.py --workdir classifier
           genjax train experiments/stacked_mnist.py --features classifier --pack 2                           (GPU)
-Cost:     not known
-Measured: nothing yet
+Cost:     --steps 1200 --pack 1: 4 min on one core of an AMD EPYC, shared
+Measured: partial, --steps 1200 --pack 1, 76,800 of 6,400,000 triples (1.2 %): 882 modes, KL 1.29 nats (26,000 samples,
+          ema, step 1,200; digits named by a classifier_mnist.py of 0.56 % errors), 2026-11-27.  Packs: not yet
 
 A triple is three training images that one batch draws at random, so that there is no end to them.  The classifier names
 the digit of every channel of a sample; its errors, about one in 180, are part of what is counted.  The networks are
@@ -31,11 +32,11 @@ from genjax import (
     alternate,
     ema,
 )
-from genjax.data import Split, batches, mnist, unchanged
+from genjax.data import Split, mnist, stacked, unchanged
 from genjax.feature_net import classifier_labels
 from genjax.losses.games import logistic_game
 from genjax.losses.penalties import packed
-from genjax.metrics.modes import class_modes, stacked_labels
+from genjax.metrics.modes import stacked_modes
 from genjax.models.gan import ConvCritic, ConvGenerator
 from genjax.samplers.latents import interpolate_spherical, tiles
 
@@ -70,32 +71,28 @@ def experiment(
         raise BadInput("features is empty", "allowed: a run of classifier_mnist.py", "--features RUN")
     digits = mnist()
     named, generator, critic = classifier_labels(features, digits.name), ConvGenerator(SHAPE), ConvCritic()
-    source = batches(digits.train, 3 * pack * batch_size)
     made = lambda params, key, n: generator.apply(params, jax.random.normal(key, (n, latents)))
 
-    def triples(feed, key, step):
-        grey = source.batch(feed, key, step)["image"]
-        colour = jnp.moveaxis(grey.reshape(-1, 3, *SHAPE[:2]), 1, -1)
-        return {"image": packed(2.0 * colour - 1.0, pack)}
+    def real(state, batch):
+        return packed(2.0 * batch["image"] - 1.0, pack)
 
     def draw(params, state, batch, key):
-        return packed(made(params, key, pack * len(batch["image"])), pack)
+        return packed(made(params, key, len(batch["image"])), pack)
 
     def init(key, batch):
         keys = jax.random.split(key)
         z = jnp.ones((1, latents))
-        return {"critic": critic.init(keys[0], batch["image"]), "generator": generator.init(keys[1], z)}
+        return {"critic": critic.init(keys[0], real(None, batch)), "generator": generator.init(keys[1], z)}
 
     score = lambda params, state, batch, x: critic.apply(params, x)
-    game = logistic_game(draw, score, lambda state, batch: batch["image"], penalty)
+    game = logistic_game(draw, score, real, penalty)
     sample = lambda state, key, n: pictures(made(state.params["generator"], key, n))
 
     def measure(state, batch, key):  # levels as bytes: 26,000 colour pictures
         return {"drawn": jnp.round(255 * sample(state, key, len(batch["number"]))).astype(jnp.uint8)}
 
     def counted(rows):
-        called = [named.apply(rows["drawn"][..., c : c + 1] / np.float32(255))[:, 0] for c in range(3)]
-        return class_modes(stacked_labels(np.stack(called, axis=1).astype(int)), MODES)._asdict()
+        return stacked_modes(rows["drawn"], named.apply)._asdict()
 
     def walk(state, key):
         ends = jax.random.normal(key, (2, 8, latents))
@@ -113,7 +110,7 @@ def experiment(
         "reverse_kl": Quantity(f"estimate of KL(modes of samples || even); {named.name}"),
     }
     return Experiment(
-        stages=[Stage("gan", alternate(players, init), source._replace(batch=triples), steps)],
+        stages=[Stage("gan", alternate(players, init), stacked(digits.train, pack * batch_size), steps)],
         evaluations={"modes": Evaluation(measure, drawn, 500, kinds, True, of_all=counted)},
         sample=sample,
         pictures={"walk": walk},

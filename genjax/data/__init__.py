@@ -15,6 +15,7 @@ from genjax.data.sets import (
     mnist_thresholded,
 )
 from genjax.data.split import Dataset, Split, carve, make_dataset, resampled, scaled, take, unchanged, wide_tokens
+from genjax.data.stacked import stacked
 from genjax.data.stream import streamed
 from genjax.data.texts import names, text_file, tiny_shakespeare
 from genjax.data.tokenizers import Tokenizer, bpe_tokenizer, byte_tokenizer, character_tokenizer, gpt2_tokenizer
@@ -24,6 +25,7 @@ __all__ = [  # noqa: RUF022 (in reading order)
     "Split",
     "Dataset",
     "batches",
+    "stacked",
     "windows",
     "pieces",
     "streamed",

@@ -17,6 +17,7 @@ Variational Learning, 2017, section 4, https://arxiv.org/abs/1705.07761.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -108,6 +109,32 @@ def stacked_labels(digits: Array) -> np.ndarray:
         raise BadInput(f"digits of shape {list(digits.shape)}", "allowed: [N, 3], one a channel")
     _counts(digits.reshape(-1), 10)
     return digits @ np.array([100, 10, 1])
+
+
+def stacked_modes(images: Array, digit_of: Callable[[np.ndarray], Array]) -> Modes:
+    """Modes of images of stacked digits, each channel called by a classifier of grey ones.
+
+    Args:
+      images: [N, H, W, 3], bytes.
+      digit_of: grey images [N, H, W, 1], float32 in [0, 1], -> [N] or [N, 1] digits.
+
+    Returns:
+      Modes of 1,000, against even shares.  Kind: estimate, with the errors of the classifier.
+
+    Raises:
+      BadInput: images that are no bytes in three channels, digits out of range.
+
+    Source: Lin et al., 2018, section 4.2.
+
+    >>> stacked_modes(np.zeros((2, 1, 1, 3), np.uint8), lambda grey: grey[:, 0, 0, 0].astype(int)).count
+    1
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise BadInput(f"images {images.dtype}{list(images.shape)}", "allowed: uint8 [N, H, W, 3], a digit a channel")
+    grey = [images[..., c : c + 1] / np.float32(255) for c in range(3)]
+    digits = [np.asarray(digit_of(image)).reshape(-1).astype(int) for image in grey]
+    return class_modes(stacked_labels(np.stack(digits, axis=1)), 1_000)
 
 
 def reverse_kl(generated: Array, real: Array) -> float:

@@ -1,0 +1,88 @@
+"""Diffusion experiments in small: what they learn, and that their numbers are those of the papers' definitions."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from planted import rejects
+from test_gan_experiments import EXPERIMENTS, function, trained
+
+import genjax.data
+from genjax import parallel
+from genjax.data import Split, make_dataset, scaled
+from genjax.evaluate import evaluator
+from genjax.fields import load
+
+KEY = jax.random.key(0)
+
+
+def test_diffusion_points_learns_the_density():
+    """By 3,000 updates the model's density is near the truth's, in whose entropy the bound cannot gain anything."""
+    experiment = function("diffusion_points")(width=32, learning_rate=3e-3, average=0.99, steps=3_000)
+    measure = evaluator(experiment.evaluations["validation"], parallel.mesh(1))
+    begun, done = (measure(trained(experiment, updates), KEY) for updates in (0, 3_000))
+    truth, bound = done["true"], done["bound"]
+    assert begun["true"].value == truth.value  # 1.125: log of eight normals' entropy
+    entropy = np.log(8) + np.log(2 * np.pi * np.e * 0.15**2)
+    assert abs(truth.value - entropy) < 4 * truth.standard_error
+    assert begun["bound"].value > truth.value + 1
+    assert truth.value - 4 * bound.standard_error < bound.value < truth.value + 0.5
+
+
+def test_points_and_their_density_agree():
+    file = sys.modules[function("diffusion_points").__module__]
+    places = file.plane()
+    area = (4.4 / (file.SIDE - 1)) ** 2
+    assert float(jnp.exp(file.log_truth(places)).sum() * area) == pytest.approx(1, abs=0.01)
+    top = places[jnp.argmax(places[:, 1])]
+    assert float(top[1]) == pytest.approx(2.2) and bool((places[0] == jnp.array([-2.2, 2.2])).all())
+
+
+def toy():
+    """Labelled noise with the deviation of unit pixels, 28x28."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (640, 28, 28, 1)).astype(np.uint8)
+    arrays = {"image": images, "label": (np.arange(640) % 10).astype(np.int32)}
+    rows = {"train": slice(0, 512), "validation": slice(512, 576), "test": slice(576, 640)}
+    cut = lambda part: {name: values[part] for name, values in arrays.items()}
+    return make_dataset("toy", {name: Split(cut(part), scaled(256)) for name, part in rows.items()})
+
+
+VARIANCE = (256**2 - 1) / 12 / 127.5**2  # of even grey levels in [-1, 1], about 1/3
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    monkeypatch.setattr(genjax.data, "fashion_mnist", lambda data_dir=None: toy())
+    sys.modules.pop("experiment_diffusion_fashion", None)
+    make = load(EXPERIMENTS / "diffusion_fashion.py").function
+    return lambda name: make("fashion", name, width=8, dropout=0.0, batch_size=256)
+
+
+def untrained_loss(experiment):
+    """The loss of a network that says 0: the mean square of its target under the recipe's weight, a dimension."""
+    [stage] = experiment.stages
+    batch = stage.data.batch(stage.data.resident, KEY, 0)
+    state = jax.jit(lambda: stage.learner.init(KEY, batch))()
+    metrics = jax.jit(lambda state: stage.learner.update(state, batch, KEY)[1])(state)
+    return float(metrics["loss"])
+
+
+def check_recipe(loss, wanted):
+    assert loss == pytest.approx(wanted, rel=0.03)
+
+
+@pytest.mark.slow
+def test_untrained_recipes_have_the_loss_of_their_targets(recipe):
+    """DDPM's eps: 1.  The velocity eps - x: 1 plus the data's variance.  EDM's target, by hand for d = 0.7."""
+    check_recipe(untrained_loss(recipe("ddpm")), 1.0)
+    check_recipe(untrained_loss(recipe("flow")), 1.0 + VARIANCE)
+    s = np.exp(-1.2 + 1.2 * np.random.default_rng(0).normal(size=200_000))
+    d2 = 0.49  # (x - c_skip z) / c_out: variance c_out^-2 ((1 - c_skip)^2 var + c_skip^2 s^2)
+    skip, out2 = d2 / (s**2 + d2), s**2 * d2 / (s**2 + d2)
+    target = (((1 - skip) ** 2 * VARIANCE + skip**2 * s**2) / out2).mean()
+    loss = untrained_loss(recipe("edm"))
+    check_recipe(loss, target)
+    rejects(check_recipe, loss, 1.0)
