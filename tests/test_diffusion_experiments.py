@@ -47,7 +47,7 @@ def toy():
     arrays = {"image": images, "label": (np.arange(640) % 10).astype(np.int32)}
     rows = {"train": slice(0, 512), "validation": slice(512, 576), "test": slice(576, 640)}
     cut = lambda part: {name: values[part] for name, values in arrays.items()}
-    return make_dataset("toy", {name: Split(cut(part), scaled(256)) for name, part in rows.items()})
+    return make_dataset("toy", {name: Split(cut(part), scaled(256)) for name, part in rows.items()}, 10)
 
 
 VARIANCE = (256**2 - 1) / 12 / 127.5**2  # of even grey levels in [-1, 1], about 1/3

@@ -114,7 +114,7 @@ def small(monkeypatch):
     toy = make_dataset("toy", dict.fromkeys(("train", "validation", "test"), split))
     monkeypatch.setattr(genjax.data, "mnist", lambda data_dir=None: toy)
     named = Features("labels by a rule", lambda grey: np.round(9 * grey.mean(axis=(1, 2))))
-    monkeypatch.setattr(genjax.feature_net, "classifier_labels", lambda path: named)
+    monkeypatch.setattr(genjax.feature_net, "classifier_labels", lambda path, name: named)
     sys.modules.pop("experiment_progressive_mnist_rgb", None)
     function = load(FILE).function
     return SimpleNamespace(function=function, module=sys.modules[function.__module__])
