@@ -90,10 +90,10 @@ def test_errors_fall_by_the_order(name, process):
     check_order(PROCESSES[process]._replace(**ends), solver, GRIDS[process], order)
 
 
-@pytest.mark.parametrize("name", ["ddim", "2m"])
+@pytest.mark.parametrize("name", SOLVERS)
 def test_from_zero_signal_on(name):
     solver, order = SOLVERS[name]
-    check_order(PROCESSES["zero"], solver, diffusion.uniform, 1 if name == "ddim" else order)
+    check_order(PROCESSES["zero"], solver, diffusion.uniform, order)
 
 
 def test_planted_solvers_lose_their_order():
@@ -242,6 +242,14 @@ def test_a_trajectory_ends_with_the_sample():
     seen = diffusion.trajectory(*arguments)
     np.testing.assert_allclose(seen[-1], diffusion.sample(*arguments), atol=1e-6)
     assert float(jnp.abs(seen[0] - MEAN).max()) < 0.1  # at first only the mean of the data is known
+    for frames, rows in ((1, [8]), (3, [0, 4, 8]), (9, range(9))):
+        np.testing.assert_allclose(diffusion.trajectory(*arguments, frames), seen[np.array(rows)], atol=1e-6)
+
+
+def preview(frames):
+    process = PROCESSES["cosine"]
+    grid = diffusion.uniform(process, 9)
+    return diffusion.trajectory(process, best(process), ddim.ddim(), grid, KEY, (4, 2), frames)
 
 
 ALL = {**{name: solver for name, (solver, _) in SOLVERS.items()}, "ddpm": ddim.ancestral(), "churn": ode.churn(5.0)}
@@ -275,6 +283,11 @@ def test_sampling_compiles_once_whatever_the_number_of_steps(name):
         (lambda: ddim.ddim().plan(PROCESSES["flow"], np.array([0.5, 0.7])), "2 times from 0.5"),
         (lambda: ddim.ddim().plan(PROCESSES["flow"], np.array([1.5, 0.7])), "from 1.5"),
         (lambda: ddim.ddim().plan(PROCESSES["flow"], np.array([])), "0 times"),
+        (lambda: ddim.ddim().plan(PROCESSES["flow"], np.array([1.0, np.nan, 0.5])), "3 times from 1.0"),
+        (lambda: ode.heun().plan(PROCESSES["flow"], np.array([1.0, 0.5, 0.0])), "no noise is left"),
+        (lambda: diffusion.uniform(PROCESSES["flow"], 2.5), "steps = 2.5"),
+        (lambda: preview(0), "frames = 0 of 9 steps"),
+        (lambda: preview(10), "frames = 10 of 9 steps"),
         (lambda: ddim.ddim(-0.1), "eta = -0.1"),
         (lambda: ddim.ancestral(1.1), "variance = 1.1"),
     ],

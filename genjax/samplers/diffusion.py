@@ -7,7 +7,8 @@ step goes from t_i to t_{i+1}, and the last one to the data: alpha = 1, sigma = 
     init(z)                                      what it remembers between steps
     step(denoise, coefficients, z, memory, key)  one step: (z, memory, x')
 
-and `sample` is one compiled scan of `step`.  A solver's order p is that of its error N^-p; its cost is N calls of the
+and `sample` is one scan of `step`, to be called under `jax.jit` where it is called again: outside
+of it each call compiles.  A solver's order p is that of its error N^-p; its cost is N calls of the
 network, or twice as many where it says so.
 
 Grids, with s = sigma / alpha and lambda = -2 log s:
@@ -130,7 +131,7 @@ def path(process: Process, grid: np.ndarray) -> Plan:
       {"t", "alpha", "sigma", "next_t", "next_alpha", "next_sigma"}, each [N]; the last next_t repeats t.
 
     Raises:
-      BadInput: times that do not fall, or that lie outside the process.
+      BadInput: times that do not fall, that lie outside the process, or at which no noise is left.
 
     >>> from genjax.corruption.schedules import rectified_flow
     >>> path(rectified_flow(), np.array([1.0, 0.5]))["next_alpha"].tolist()
@@ -139,12 +140,17 @@ def path(process: Process, grid: np.ndarray) -> Plan:
     grid = np.asarray(grid, np.float64)
     slack = 1e-9 * (process.last - process.first)
     inside = grid.ndim == 1 and len(grid) and grid[0] <= process.last + slack and grid[-1] >= process.first - slack
-    if not inside or (np.diff(grid) >= 0).any():
+    if not inside or not (np.diff(grid) < 0).all():
         raise BadInput(
             f"a grid of {grid.size} times from {grid.flat[0] if grid.size else 'nothing'}",
             f"allowed: [N] times that fall, between {process.last} and {process.first}",
         )
     alpha, sigma = process.alpha(grid), process.sigma(grid)
+    if not (sigma > 0).all():
+        raise BadInput(
+            f"a grid down to t = {grid[-1]}, where no noise is left",
+            "allowed: times of the steps' beginnings; the last step goes to the data by itself",
+        )
     return {
         "t": grid,
         "alpha": alpha,
@@ -208,22 +214,30 @@ def sample_from(process: Process, denoise: Denoise, solver: Solver, grid: np.nda
     >>> sample_from(cosine(), still, ddim(), np.array([0.5]), jax.random.key(0), jnp.zeros((1, 1))).tolist()
     [[1.0]]
     """
-    return _scan(process, denoise, solver, grid, key, jnp.asarray(z), keep=False)[0]
+    return _scan(process, denoise, solver, grid, key, jnp.asarray(z))[0]
 
 
 def trajectory(
-    process: Process, denoise: Denoise, solver: Solver, grid: np.ndarray, key: Key, shape: tuple[int, ...]
+    process: Process,
+    denoise: Denoise,
+    solver: Solver,
+    grid: np.ndarray,
+    key: Key,
+    shape: tuple[int, ...],
+    frames: int | None = None,
 ) -> jax.Array:
-    """What the network takes the data to be, at every step: a preview of sampling.
+    """What the network takes the data to be, at some steps: a preview of sampling.
 
     Args:
       process, denoise, solver, grid, key, shape: as of `sample`, whose sample it ends with.
+      frames: F of the N steps, evenly spread, the first and the last among them; 1: the last; no more are held in
+        memory.  None: all.
 
     Returns:
-      x' [N, B, ...] of the steps.
+      x' [F, B, ...] of these steps.
 
     Raises:
-      BadInput: as `sample`.
+      BadInput: as `sample`; frames below 1, or more than steps.
 
     >>> from genjax.corruption.schedules import cosine
     >>> from genjax.samplers.ddim import ddim
@@ -231,30 +245,44 @@ def trajectory(
     >>> trajectory(cosine(), still, ddim(), uniform(cosine(), 3), jax.random.key(0), (1, 2)).shape
     (3, 1, 2)
     """
+    n = len(grid)
+    frames = n if frames is None else frames
+    if not 1 <= frames <= n:
+        raise BadInput(f"frames = {frames} of {n} steps", "allowed: whole numbers from 1 to the steps")
+    shown = np.linspace(n - 1, 0, frames).round().astype(int)[::-1]
+    slots = np.full(n, frames)  # of a step that is not shown: outside
+    slots[shown] = np.arange(frames)
     begin_key, key = jax.random.split(key)
-    kept = _scan(process, denoise, solver, grid, key, draw_last(process, begin_key, shape), keep=True)[1]
-    assert kept is not None
-    return kept
+    return _scan(process, denoise, solver, grid, key, draw_last(process, begin_key, shape), slots, frames)[1]
 
 
 def _scan(
-    process: Process, denoise: Denoise, solver: Solver, grid: np.ndarray, key: Key, z: jax.Array, keep: bool
-) -> tuple[jax.Array, jax.Array | None]:
+    process: Process,
+    denoise: Denoise,
+    solver: Solver,
+    grid: np.ndarray,
+    key: Key,
+    z: jax.Array,
+    slots: np.ndarray | None = None,
+    frames: int = 0,
+) -> tuple[jax.Array, jax.Array]:
     plan = {name: jnp.asarray(rows, z.dtype) for name, rows in solver.plan(process, grid).items()}
+    slots = np.zeros(len(grid), int) if slots is None else slots
 
     def step(carried, row):
-        (z, memory), (i, at) = carried, row
+        (z, memory, kept), (i, slot, at) = carried, row
         z, memory, x = solver.step(denoise, at, z, memory, jax.random.fold_in(key, i))
-        return (z, memory), x if keep else None
+        return (z, memory, kept.at[slot].set(x, mode="drop") if frames else kept), None
 
-    (z, _), kept = jax.lax.scan(step, (z, solver.init(z)), (jnp.arange(len(grid)), plan))
+    begin = (z, solver.init(z), jnp.zeros((frames, *z.shape), z.dtype))
+    (z, _, kept), _ = jax.lax.scan(step, begin, (jnp.arange(len(grid)), slots, plan))
     return z, kept
 
 
 def _check_steps(steps: int) -> int:
-    if steps < 1:
+    if not steps >= 1 or steps != int(steps):
         raise BadInput(f"steps = {steps} of a sampler", "allowed: whole numbers from 1; 20 to 100 are usual")
-    return steps
+    return int(steps)
 
 
 def _finite_ends(process: Process, grid: str) -> np.ndarray:
