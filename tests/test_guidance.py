@@ -34,6 +34,31 @@ def test_guidance_is_an_extrapolation():
     rejects(check_guided, lambda better, worse, w: guidance.guided(better, worse, w + 1))
 
 
+def check_labelled(guide):
+    """One call of twice the rows, each half with its own labels, as `guided` with two networks."""
+    calls, label = [], jnp.arange(1.0, 6.0)
+
+    def network(z, t, label):
+        calls.append(len(z))
+        return jnp.sin(z) * label[:, None] + t[:, None]
+
+    at = lambda label: lambda z, t: jnp.sin(z) * label[:, None] + t[:, None]
+    for weight in (0.0, 1.0, 2.5):
+        wanted = guidance.guided(at(label), at(jnp.full(5, 9.0)), weight)(Z, T)
+        np.testing.assert_allclose(guide(network, label, jnp.array(9.0), weight)(Z, T), wanted, atol=1e-5)
+    assert calls == [10, 10, 10]
+
+
+def test_labels_and_their_absence_in_one_call():
+    check_labelled(guidance.labelled)
+    rejects(check_labelled, lambda network, label, none, w: guidance.labelled(network, label[::-1], none, w))
+    rejects(check_labelled, lambda network, label, none, w: guidance.labelled(network, label, 0 * none, w))
+    twice = lambda network, label, none, w: guidance.guided(
+        lambda z, t: network(z, t, label), lambda z, t: network(z, t, jnp.full(len(z), none)), w
+    )
+    rejects(check_labelled, twice)
+
+
 def recursion(process, grid, classes, weight):
     """Mean and deviation of DDIM's samples when x' = (1 - w) x'_crowd + w x'_class of normals: all steps are linear."""
     mean, deviation = 0.0, float(process.sigma(grid[0]))
@@ -181,6 +206,9 @@ def test_data_are_encoded_and_come_back():
     ("make", "said"),
     [
         (lambda: guidance.guided(LABEL, NONE, -1.0), "guidance = -1.0"),
+        (lambda: guidance.labelled(LABEL, jnp.zeros(3, int), jnp.array(9), -1.0), "guidance = -1.0"),
+        (lambda: guidance.labelled(LABEL, jnp.zeros(3, int), jnp.zeros(2, int), 1.0), "the label of none [2]"),
+        (lambda: guidance.labelled(LABEL, jnp.array(3), jnp.array(9), 1.0), "labels []"),
         (lambda: guidance.in_interval(COSINE, LABEL, NONE, 2.0, 1.0), "2.0 and 1.0"),
         (lambda: guidance.clipped(LABEL, 1.0, 1.0), "low < high"),
         (lambda: guidance.dynamic_threshold(LABEL, 0.0), "share = 0.0"),
