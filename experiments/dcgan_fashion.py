@@ -1,9 +1,10 @@
 """A convolutional GAN on Fashion-MNIST or MNIST, by the logistic game with R1, WGAN-GP or R3GAN; with labels or not.
 
 Paper:    Radford, Metz and Chintala, DCGAN, 2016, arXiv:1511.06434 (the networks); Mescheder, Geiger and Nowozin, 2018,
-          arXiv:1801.04406 (R1); Miyato and Koyama, 2018, arXiv:1802.05637 (labels by projection)
+          arXiv:1801.04406 (R1); Miyato and Koyama, 2018, arXiv:1802.05637 (labels by projection); Huang et al., 2024,
+          arXiv:2501.05441 (residual networks)
 Command:  genjax data prepare fashion_mnist; genjax train experiments/dcgan_fashion.py
-          and with --game wasserstein; --game relativistic; --conditional; --images mnist
+          and with --game wasserstein; --game relativistic; --conditional; --images mnist; --network residual
           distances in the features of a classifier: --features RUN, a run of classifier_mnist.py on the same images
 Cost:     --steps 5000: 14 min on one core of an AMD EPYC
 Measured: --images mnist --conditional --steps 5000, 5,000 samples against 5,000 test images in the features of a
@@ -11,7 +12,8 @@ Measured: --images mnist --conditional --steps 5000, 5,000 samples against 5,000
           0.774, recall 0.767, density 0.713, coverage 0.744, 2026-11-27
           Fashion-MNIST, in the features of one of 8.6 % errors: --steps 5000 Frechet distance 210.6, precision 0.770,
           recall 0.490; --game relativistic --steps 4000 72.0, 0.702, 0.601; --game wasserstein --penalty 10
-          --critic-steps 5 --steps 1000 124.2, 0.615, 0.119 (10 to 13 min of one shared core each), 2026-11-27
+          --critic-steps 5 --steps 1000 124.2, 0.615, 0.119 (10 to 13 min of one shared core each); --network residual,
+          a smoke test stopped at step 545: 275.5, 0.742, 0.009, 2026-11-27
 
 Without `--features` distances are those of pixels, and their names say so.  What the critic says of training images,
 of held-out and of drawn ones stands in the report's curves: where the first two part, it has learned images by heart.
