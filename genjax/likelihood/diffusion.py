@@ -30,7 +30,7 @@ import numpy as np
 
 from genjax.corruption.gaussian import Process, corrupt, log_snr, point, times_of
 from genjax.corruption.predictions import Denoise
-from genjax.distributions import event_sum
+from genjax.distributions import event_sum, upcast
 from genjax.errors import BadInput
 from genjax.losses.denoising import likelihood_weight, low_discrepancy
 from genjax.types import Array, Key
@@ -69,7 +69,7 @@ def stepwise_bound(
       Bound.
 
     Raises:
-      BadInput: no steps; a process that has no noise at its first time.
+      BadInput: no steps; a process that has no noise at its first time; a denoiser's output of another shape than x.
 
     Source: Kingma et al., 2021, eqs. 11 to 14.
 
@@ -81,7 +81,7 @@ def stepwise_bound(
     """
     if steps < 1:
         raise BadInput(f"steps = {steps} of a bound", "allowed: whole numbers from 1")
-    x, t = jnp.asarray(x), np.linspace(process.first, process.last, steps + 1)
+    x, t = upcast(x), np.linspace(process.first, process.last, steps + 1)
     snr = log_snr(process, t)
     _check_noise(snr[0])
     fall = np.exp(snr[:-1]) * -np.expm1(np.diff(snr))
@@ -90,8 +90,7 @@ def stepwise_bound(
         i, time, weight = row
         times = jnp.full(len(x), time, x.dtype)
         noise = jax.random.normal(jax.random.fold_in(key, i + 1), x.shape, x.dtype)
-        error = x - denoise(corrupt(process, x, noise, times), times)
-        return total + 0.5 * weight * event_sum(error**2), None
+        return total + 0.5 * weight * _error(process, denoise, x, noise, times), None
 
     rows = (jnp.arange(steps), jnp.asarray(t[1:], x.dtype), jnp.asarray(fall, x.dtype))
     diffusion, _ = jax.lax.scan(step, jnp.zeros(len(x), x.dtype), rows)
@@ -111,7 +110,8 @@ def continuous_bound(
       Bound; the diffusion term is unbiased for every k.
 
     Raises:
-      BadInput: no times; a process that has no noise at its first time, or no signal at its last.
+      BadInput: no times; a process that has no noise at its first time, or no signal at its last; a denoiser's output
+        of another shape than x.
 
     Source: Kingma et al., 2021, eq. 17; the spread of times, appendix I.1.
 
@@ -123,7 +123,7 @@ def continuous_bound(
     """
     if k < 1:
         raise BadInput(f"k = {k} times of a bound", "allowed: whole numbers from 1")
-    x, table = jnp.asarray(x), _table(process)
+    x, table = upcast(x), _table(process)
     length = np.diff(table) * (TABLE - 1)  # dt / du, constant between two places of the table
 
     def one(total: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
@@ -132,7 +132,7 @@ def continuous_bound(
         at = jnp.clip((u * (TABLE - 1)).astype(int), 0, TABLE - 2)
         t = jnp.interp(u, jnp.linspace(0.0, 1.0, TABLE), jnp.asarray(table, x.dtype)).astype(x.dtype)
         noise = jax.random.normal(noise_key, x.shape, x.dtype)
-        error = event_sum((x - denoise(corrupt(process, x, noise, t), t)) ** 2)
+        error = _error(process, denoise, x, noise, t)
         return total + likelihood_weight(point(process, t)) * jnp.asarray(length, x.dtype)[at] * error / k, None
 
     diffusion, _ = jax.lax.scan(one, jnp.zeros(len(x), x.dtype), jnp.arange(k))
@@ -154,7 +154,7 @@ def prior_term(process: Process, x: Array) -> jax.Array:
     [2.0]
     """
     last = np.array(process.last)
-    return float((process.alpha(last) / process.sigma(last)) ** 2 / 2) * event_sum(jnp.asarray(x) ** 2)
+    return float((process.alpha(last) / process.sigma(last)) ** 2 / 2) * event_sum(upcast(x) ** 2)
 
 
 def of_levels(process: Process, values: Array) -> Reconstruction:
@@ -212,6 +212,16 @@ def of_reals(process: Process) -> Reconstruction:
 def _first(process: Process) -> tuple[float, float]:
     first = np.array(process.first)
     return float(process.alpha(first)), float(process.sigma(first))
+
+
+def _error(process: Process, denoise: Denoise, x: jax.Array, noise: jax.Array, t: jax.Array) -> jax.Array:
+    data = denoise(corrupt(process, x, noise, t), t)
+    if jnp.shape(data) != x.shape:  # it would be stretched to fit, and the bound be that of another model
+        raise BadInput(
+            f"the denoiser's output is {list(jnp.shape(data))}, the data {list(x.shape)}",
+            "allowed: one shape; E[x | z] has a number for each of theirs",
+        )
+    return event_sum((x - data) ** 2)
 
 
 def _reconstruct(process: Process, reconstruction: Reconstruction, x: jax.Array, key: Key) -> jax.Array:
