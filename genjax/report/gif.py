@@ -8,16 +8,17 @@ from genjax.errors import BadInput
 from genjax.types import Array
 
 
-def gif_file(frames: Array, seconds: float = 0.1, scale: int = 1) -> bytes:
-    """A .gif file that repeats, forwards and then backwards.
+def gif_file(frames: Array, seconds: float = 0.1, scale: int = 1, back: bool = True) -> bytes:
+    """A .gif file that repeats.
 
     Args:
       frames: [T, H, W, C] numbers in [0, 1], others are cut to it; C of 1 or 3; T at least 2.
       seconds: a frame, 0.02 to 10.
       scale: whole factor of enlargement, at least 1.
+      back: whether each repetition goes forwards and then backwards; a film goes only forwards.
 
     Returns:
-      The bytes of the file, of 2 T - 2 frames, or of fewer where neighbours are alike.
+      The bytes of the file, of 2 T - 2 frames or of T, or of fewer where neighbours are alike.
 
     Raises:
       BadInput: an array of another shape or with numbers that are not finite; a time or scale that is not allowed.
@@ -38,7 +39,7 @@ def gif_file(frames: Array, seconds: float = 0.1, scale: int = 1) -> bytes:
         raise BadInput(f"seconds = {seconds}, scale = {scale}", "allowed: 0.02 to 10 seconds a frame, a scale from 1")
     levels = np.rint(255 * np.clip(frames, 0, 1)).astype(np.uint8).repeat(scale, axis=1).repeat(scale, axis=2)
     pictures = [Image.fromarray(level[..., 0] if level.shape[-1] == 1 else level) for level in levels]
-    pictures += pictures[-2:0:-1]
+    pictures += pictures[-2:0:-1] if back else []
     content = io.BytesIO()
     pictures[0].save(content, "GIF", save_all=True, append_images=pictures[1:], duration=round(1_000 * seconds), loop=0)
     return content.getvalue()
