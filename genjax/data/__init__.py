@@ -3,6 +3,7 @@
 from genjax.data.batches import batches
 from genjax.data.digits import digits
 from genjax.data.files import from_file
+from genjax.data.moving import moving_mnist
 from genjax.data.proteins import fasta_text, proteins
 from genjax.data.rolls import jsb_chorales, rolls_file
 from genjax.data.series import Series, series
@@ -36,6 +37,7 @@ __all__ = [  # noqa: RUF022 (in reading order)
     "binarized_mnist",
     "fashion_mnist",
     "fashion_mnist_dynamic",
+    "moving_mnist",
     "tiny_shakespeare",
     "names",
     "jsb_chorales",
