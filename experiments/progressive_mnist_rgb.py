@@ -5,8 +5,11 @@ Paper:    Karras, Aila, Laine and Lehtinen, Progressive Growing of GANs, 2018, a
 Command:  genjax data prepare mnist; genjax train experiments/classifier_mnist.py --workdir classifier
           genjax train experiments/progressive_mnist_rgb.py --features classifier                            (GPU)
           the ladder: --training baseline, normalised, stddev, progressive; --divisor 2
-Cost:     see Measured
-Measured: not yet
+Cost:     --training baseline --steps 100: one minute of processor time on a busy core of an AMD EPYC
+Measured: partial, --training baseline --steps 100, K/4, 32,000 of 10 million images (0.3 %): 845 modes, KL 1.41 nats
+          (25,600 samples, ema, step 100; digits named by a classifier_mnist.py of 0.56 % errors), 2026-11-27.  Its
+          samples are coloured blobs and no digits: so early the count says what the classifier calls blobs.
+          --training progressive --steps 100 ran to its end and was not counted; the rest not yet
 
 The baseline normalises nothing, where the published one has batch normalisation: its count is not the paper's.  The
 critic learns five times for one update of the generator.  Of all updates 4, 8, 8 and 80 % are those of 4, 8, 16 and 32
