@@ -72,6 +72,21 @@ def test_what_logits_depend_on(kind):
     check_dependence(KINDS[kind])
 
 
+def test_both_ways():
+    """Without causality every position depends on all of its row, itself too; nothing else is added."""
+    net = GPT(**SIZES, kv_heads=2, causal=False)
+    params = lively(net)
+    logits = quick(lambda h: net.apply(params, h[None], method="continued")[0])
+    h = net.apply(params, jnp.asarray(TOKENS[:1]), method="embedded")[0]
+    found = np.abs(np.asarray(jax.jacrev(logits)(h))).max(axis=(1, 3))
+    assert (found > 1e-6).all()
+    one = GPT(**SIZES | {"layers": 1}, kv_heads=2)
+    params = lively(one)
+    np.testing.assert_allclose(  # of one layer the last token sees the same in both
+        one.apply(params, TOKENS[:1])[0, -1], one.clone(causal=False).apply(params, TOKENS[:1])[0, -1], rtol=1e-5
+    )
+
+
 DEPENDENCE_MUTANTS = {
     "sees the next token": ("attend", late, False),
     "sees nothing but itself": ("attend", lambda q, k, v, *rest: v.repeat(q.shape[2] // v.shape[2], 2), False),

@@ -124,11 +124,14 @@ def attend(
     return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation=_implementation(q))
 
 
-def attend_all(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+def attend_all(q: jax.Array, k: jax.Array, v: jax.Array, rate: float = 0.0, key: Key | None = None) -> jax.Array:
     """Every token attends to every token.
 
     Args:
-      q, k, v: [B, T, H, D].
+      q: [B, T, H, D].
+      k, v: [B, T, K, D], K divides H.
+      rate: of dropout on the weights.
+      key: of that dropout; None: no dropout.
 
     Returns:
       [B, T, H, D].
@@ -137,8 +140,8 @@ def attend_all(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     >>> attend_all(0 * v, 0 * v, v).ravel().tolist()
     [2.0, 2.0]
     """
-    if jax.default_backend() == "cpu":
-        return _weighted(q, k.swapaxes(1, 2), v.swapaxes(1, 2), jnp.ones((1, 1, 1), bool))
+    if jax.default_backend() == "cpu" or (key is not None and rate > 0.0):
+        return _weighted(q, k.swapaxes(1, 2), v.swapaxes(1, 2), jnp.ones((1, 1, 1), bool), rate, key)
     return jax.nn.dot_product_attention(q, k, v, implementation=_implementation(q))
 
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax.errors import BadInput
-from genjax.models.attention import attend, attend_cached, documents, rotary_table, rotate, written
+from genjax.models.attention import attend, attend_all, attend_cached, documents, rotary_table, rotate, written
 from genjax.models.blocks import flat
 from genjax.models.dropout import dropped
 from genjax.models.embedding import check_tokens, looked_up
@@ -40,6 +40,7 @@ class Block(nn.Module):
       layers: of the whole network, for the initial values.
       bias: of every linear layer and norm.
       dropout: rate, on attention weights and on what is added.
+      causal: whether tokens see those before them only.
     """
 
     width: int
@@ -48,6 +49,7 @@ class Block(nn.Module):
     layers: int
     bias: bool
     dropout: float
+    causal: bool = True
 
     def setup(self) -> None:
         dense = lambda features, deviation: nn.Dense(
@@ -65,7 +67,8 @@ class Block(nn.Module):
         """h [B, T, C] -> h; `turns` of rotary positions, `start` of documents (genjax.models.attention)."""
         key = lambda: None if deterministic or self.dropout == 0.0 else self.make_rng("dropout")
         q, k, v = self._heads(h, turns)
-        mixed = attend(q, k, v, start, self.dropout, key())
+        one_way = lambda: attend(q, k, v, start, self.dropout, key())
+        mixed = one_way() if self.causal else attend_all(q, k, v, self.dropout, key())
         h = h + dropped(flat(self.mix, mixed.reshape(h.shape)), self.dropout, key())
         return h + dropped(self._mlp(h), self.dropout, key()), None
 
@@ -102,6 +105,9 @@ class GPT(nn.Module):
       scan: compile one layer and loop over it; False: write all layers out, which compiles longer and may run faster.
       remat: keep only the input of every layer for the backward pass and compute the rest again: less memory.
 
+      causal: False: every token sees its whole row, and the logits at a position are of the token that stands there, as
+        masked diffusion wants them; without segments and decoding.
+
     Called with tokens [B, T] integers and `segments` [B, T] (several documents in a row: see `documents`; tokens
     attend within their own, and positions restart in each); returns logits [B, T, V] of the NEXT token.  Dropout needs
     `deterministic=False` and `rngs={"dropout": key}`.
@@ -127,6 +133,7 @@ class GPT(nn.Module):
     dropout: float = 0.0
     scan: bool = True
     remat: bool = False
+    causal: bool = True
 
     def setup(self) -> None:
         self._check()
@@ -158,6 +165,7 @@ class GPT(nn.Module):
     def continued(self, h: Array, segments: Array | None = None, deterministic: bool = True) -> jax.Array:
         """Logits [B, T, V] from embeddings [B, T, C], of tokens or of whatever else the network is to read."""
         self._check_length(h.shape[1])
+        self._check_causal("segments" if segments is not None else None)
         index, start = (jnp.arange(h.shape[1])[None], None) if segments is None else documents(segments)
         x, turns = self._placed(h, index)
         if self.dropout > 0.0 and not deterministic:
@@ -176,6 +184,7 @@ class GPT(nn.Module):
         Returns:
           (logits [B, T, V], cache).
         """
+        self._check_causal("decoding")
         length, size = cache[0][0].shape[1], tokens.shape[1]
         if isinstance(position, int) and not 0 <= position <= length - size:
             raise BadInput(f"{size} tokens at position {position}", f"the cache has {length} positions")
@@ -223,7 +232,7 @@ class GPT(nn.Module):
 
     def _block(self) -> dict[str, Any]:
         shared = {"width": self.width, "heads": self.heads, "kv_heads": self._shared()}
-        return shared | {"layers": self.layers, "bias": self.bias, "dropout": self.dropout}
+        return shared | {"layers": self.layers, "bias": self.bias, "dropout": self.dropout, "causal": self.causal}
 
     @nn.nowrap
     def _shared(self) -> int:
@@ -237,6 +246,11 @@ class GPT(nn.Module):
                 f"the context has {self.context} positions",
                 "cut it, or raise context",
             )
+
+    @nn.nowrap
+    def _check_causal(self, what: str | None) -> None:
+        if what and not self.causal:
+            raise BadInput(f"{what} with causal = False", "allowed: causal = True, or whole rows of one document")
 
     def _check(self) -> None:
         shared = self._shared()

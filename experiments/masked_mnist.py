@@ -1,0 +1,165 @@
+"""Masked diffusion of statically binarized MNIST: pixels that are lost to a mask, and a network that fills them in.
+
+Paper:    Hoogeboom et al., Autoregressive Diffusion Models, 2022, arXiv:2110.02037 (objective and sampler); the same
+          network in random orders, EoNADE of two hidden layers: 84.68 to 85.10 nats as an ensemble of 128 orders (Uria,
+          Murray and Larochelle, 2014, arXiv:1310.1757)
+Command:  genjax train experiments/masked_mnist.py --evaluate-every 6000
+          on a GPU: genjax train experiments/masked_mnist.py --network unet --steps 200000 --summed 10000
+Cost:     not yet
+Measured: not yet
+
+What is trained is one random term of the bound, the mean of -log p over n masked pixels times 784, n uniform on 1 ..
+784.  `neg_elbo` estimates the bound by k numbers n, `neg_elbo_time` the same bound as an integral over time: they agree
+but for noise.  `summed/neg_elbo` is the sum over all 784 numbers, of some test images.  The exact -log p(x) of the
+sampler is lower than any of them.
+"""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, ema, minimize
+from genjax.corruption.survival import cosine, linear
+from genjax.data import Split, batches, binarized_mnist, take
+from genjax.likelihood.masked import masked_bound, timed_bound
+from genjax.losses.masked import masked_counts, order_agnostic_loss
+from genjax.models.blocks import MLP
+from genjax.models.observation import bernoulli, check_support, logit_of_mean
+from genjax.models.unet import UNet
+from genjax.samplers.unmasking import confident, one_at_a_time, parallel, seen_at, unmask
+
+SIDE, PIXELS, MASK = 28, 28 * 28, 2
+
+
+class Perceptron(nn.Module):
+    """Pixels, and which of them are seen -> the log-odds of each."""
+
+    widths: tuple[int, ...]
+    bias_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, tokens):
+        seen = (tokens != MASK).astype(jnp.float32)
+        h = MLP(self.widths)(jnp.concatenate([seen * (2.0 * tokens - 1.0), seen], axis=1))
+        log_odds = nn.Dense(PIXELS, bias_init=self.bias_init)(h)
+        return jnp.stack([jnp.zeros_like(log_odds), log_odds], axis=-1)
+
+
+class Convolutional(nn.Module):
+    """The same by a U-Net, whose level of noise is how much is masked."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, tokens):
+        seen = (tokens != MASK).astype(jnp.float32)
+        pictures = jnp.stack([seen * (2.0 * tokens - 1.0), seen], axis=-1).reshape(-1, SIDE, SIDE, 2)
+        net = UNet(self.width, (1, 2, 2), attention=(2,))
+        return net(pictures, 1000.0 * (1.0 - seen.mean(axis=1))).reshape(-1, PIXELS, 2)
+
+
+def experiment(
+    network: Literal["perceptron", "unet"] = "perceptron",
+    hidden: tuple[int, ...] = (1000, 500),
+    width: Count = 64,
+    learning_rate: Positive = 1e-3,
+    average: Fraction = 0.999,
+    steps: int = 18_000,
+    batch_size: Count = 100,
+    k: Count = 32,
+    summed: Count = 1_000,
+) -> Experiment:
+    """An order-agnostic model of binary pixels.
+
+    Args:
+      network: a perceptron, or a U-Net, which is slow without a GPU.
+      hidden: units of each layer of the perceptron.
+      width: channels of the first level of the U-Net.
+      learning_rate: Adam's at the start; it falls to zero along a cosine.
+      average: decay of the moving average of the parameters that evaluation and sampling use.
+      steps: updates.
+      batch_size: images in a batch.
+      k: numbers of masked pixels, and times, by which the test set is measured; the validation set by a quarter.
+      summed: test images of which all 784 numbers are summed, spread evenly over the set.
+    """
+    data = binarized_mnist()
+    check_support(data, bernoulli())
+    at_mean = nn.initializers.constant(logit_of_mean(data.train.arrays["image"], 2))
+    net = Perceptron(hidden, at_mean) if network == "perceptron" else Convolutional(width)
+
+    def tokens_of(batch):
+        return batch["image"].reshape(-1, PIXELS).astype(jnp.int32)
+
+    def loss(params, state, batch, key):
+        count_key, key = jax.random.split(key)
+        tokens = tokens_of(batch)
+        count = masked_counts(count_key, len(tokens), PIXELS)
+        return Out(order_agnostic_loss(lambda z: net.apply(params, z), 2, tokens, count, key))
+
+    def measure(numbers):
+        def bound(state, batch, key):
+            return {"neg_elbo": masked_bound(lambda z: net.apply(state.params, z), 2, tokens_of(batch), key, numbers)}
+
+        return bound
+
+    def both(state, batch, key):
+        count_key, time_key = jax.random.split(key)
+        logits = lambda z: net.apply(state.params, z)
+        timed = timed_bound(logits, linear(), 2, tokens_of(batch), time_key, k)
+        return measure(k)(state, batch, count_key) | {"neg_elbo_time": timed}
+
+    def drawn(state, key, rule, tokens):
+        return unmask(lambda z: net.apply(state.params, z), tokens, MASK, rule, key)
+
+    def pictures(tokens):  # what is masked is grey
+        return jnp.where(tokens == MASK, 0.5, tokens.astype(jnp.float32)).reshape(-1, SIDE, SIDE, 1)
+
+    def blank(n):
+        return jnp.full((n, PIXELS), MASK)
+
+    def sample(state, key, n):
+        return pictures(drawn(state, key, one_at_a_time(PIXELS), blank(n)).tokens)
+
+    def trajectory(state, key):  # a row a sample
+        found = drawn(state, key, one_at_a_time(PIXELS), blank(8))
+        moments = jnp.array([49, 98, 196, 294, 392, 490, 588, PIXELS])
+        return pictures(jax.vmap(lambda i: seen_at(found, MASK, i - 1), out_axes=1)(moments).reshape(-1, PIXELS))
+
+    def lower_half(state, key):  # what is known above, what becomes of it below
+        known = jnp.asarray(data.validation.arrays["image"][:32].reshape(32, PIXELS), jnp.int32)
+        start = jnp.where(jnp.arange(PIXELS)[None] < PIXELS // 2, known, MASK)
+        return jnp.stack([pictures(start), pictures(drawn(state, key, one_at_a_time(PIXELS), start).tokens)])
+
+    tx = optax.chain(optax.adam(optax.cosine_decay_schedule(learning_rate, max(steps, 1))), ema(average))
+    learner = minimize(loss, tx, lambda key, batch: net.init(key, tokens_of(batch)))
+    upper = lambda how: Quantity(f"upper bound of -log p(x), {how}")
+    every = max(len(data.test.arrays["image"]) // summed, 1)  # the rows are no random sequence: the first are harder
+    spread = Split(take(data.test.arrays, slice(None, None, every)), data.test.prepare)
+    return Experiment(
+        stages=[Stage("masked", learner, batches(data.train, batch_size), steps, steps_per_call=20)],
+        evaluations={
+            "validation": Evaluation(
+                measure(max(k // 4, 1)), data.validation, 500, {"neg_elbo": upper(f"k={max(k // 4, 1)}")}
+            ),
+            "test": Evaluation(
+                both, data.test, 500, {name: upper(f"k={k}") for name in ("neg_elbo", "neg_elbo_time")}, final=True
+            ),
+            "summed": Evaluation(measure(PIXELS), spread, 500, {"neg_elbo": upper(f"all {PIXELS}")}, final=True),
+        },
+        sample=sample,
+        pictures={
+            "trajectory": trajectory,
+            "lower_half": lower_half,
+            "parallel_20_steps": lambda state, key: pictures(
+                drawn(state, key, parallel(cosine(), 20), blank(64)).tokens
+            ),
+            "confident_12_steps": lambda state, key: pictures(
+                drawn(state, key, confident(cosine(), 12), blank(64)).tokens
+            ),
+        },
+        select="validation/neg_elbo",
+        data=data.name,
+    )
