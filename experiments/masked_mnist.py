@@ -5,13 +5,15 @@ Paper:    Hoogeboom et al., Autoregressive Diffusion Models, 2022, arXiv:2110.02
           Murray and Larochelle, 2014, arXiv:1310.1757)
 Command:  genjax train experiments/masked_mnist.py --evaluate-every 6000
           on a GPU: genjax train experiments/masked_mnist.py --network unet --steps 200000 --summed 10000
-Cost:     not yet
-Measured: not yet
+Cost:     9 min 45 s of processor time, measures included; the clock said 51 minutes, on two cores with a load of ten
+Measured: test -log p(x) <= 98.13 ± 0.29 nats by k=32 numbers, 98.19 ± 0.27 by 32 times (N=10,000), 98.40 ± 0.92 by all
+          784 (N=1,000), ema, step 18,000, one core of an AMD EPYC, shared, 2026-11-27; the U-Net: not run
 
 What is trained is one random term of the bound, the mean of -log p over n masked pixels times 784, n uniform on 1 ..
 784.  `neg_elbo` estimates the bound by k numbers n, `neg_elbo_time` the same bound as an integral over time: they agree
 but for noise.  `summed/neg_elbo` is the sum over all 784 numbers, of some test images.  The exact -log p(x) of the
-sampler is lower than any of them.
+sampler is lower than any of them.  Of the samples those of one pixel at a time look like those of 20 parallel steps;
+those of 12 steps with the surest pixels first are nearly all the same faint stroke: black is surest.
 """
 
 from typing import Literal
