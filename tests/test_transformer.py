@@ -330,6 +330,15 @@ BAD = {
 }
 
 
+def test_what_needs_a_direction():
+    net = GPT(**SIZES, causal=False)
+    params = lively(net)
+    with pytest.raises(BadInput, match="segments with causal = False"):
+        net.apply(params, TOKENS, SEGMENTS)
+    with pytest.raises(BadInput, match="decoding with causal = False"):
+        net.apply(params, TOKENS[:, :1], net.cache(len(TOKENS), 4), 0, method="decode")
+
+
 @pytest.mark.parametrize("net, tokens, told", BAD.values(), ids=BAD)
 def test_bad_input(net, tokens, told):
     with pytest.raises(BadInput, match=told) as caught:
