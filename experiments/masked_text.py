@@ -2,14 +2,16 @@
 
 Paper:    Sahoo et al., Simple and Effective Masked Diffusion Language Models, 2024, arXiv:2406.07524; Hoogeboom et al.,
           2022, arXiv:2110.02037: text8, 1.43 +- 0.01 bits a character, where an autoregressive transformer has 1.35
-Command:  genjax data prepare tiny_shakespeare; genjax train experiments/masked_text.py
+Command:  genjax data prepare tiny_shakespeare; genjax train experiments/masked_text.py --evaluate-every 3000
           genjax train experiments/masked_text.py --steps 20000 --k 64        (all numbers of masked characters)
-Cost:     not yet
-Measured: not yet
+Cost:     5 min 33 s of processor time
+Measured: validation <= 2.151 ± 0.006 nats a character (3.104 bits; k=8, windows of 64, N=1,742, ema, step 3,000), test
+          2.180 ± 0.008, one core of an AMD EPYC, shared, 2026-11-27; the longer form: not run
 
 The windows are those of `gpt_shakespeare.py`: the first character is given, the 64 after it are measured, so that the
 numbers stand beside its 1.905 nats (exact).  These are upper bounds: of -log p(x) of a model that fills the window in
-a random order.  There the GPT reads what stands before a character, this network what is there on both sides.
+a random order.  There the GPT reads what stands before a character, this network what is there on both sides.  Its
+positions are rotary: with learned ones it predicted little more than frequencies for 1,500 updates (3.06 nats).
 """
 
 import jax
@@ -31,10 +33,10 @@ def experiment(
     heads: Count = 4,
     width: Count = 128,
     context: Count = 64,
-    learning_rate: Positive = 1e-3,
+    learning_rate: Positive = 3e-3,
     decay: Fraction = 0.1,
-    average: Fraction = 0.999,
-    steps: int = 4_000,
+    average: Fraction = 0.995,
+    steps: int = 3_000,
     batch_size: Count = 32,
     k: Count = 8,
 ) -> Experiment:
@@ -54,7 +56,8 @@ def experiment(
     """
     data = tiny_shakespeare()
     tokenizer, mask = character_tokenizer(data.vocabulary), data.levels
-    net = GPT(mask + 1, context + 1, layers, heads, width, bias=False, scan=layers > 8, causal=False)
+    sizes = (mask + 1, context + 1, layers, heads, width)
+    net = GPT(*sizes, positions="rotary", bias=False, scan=layers > 8, causal=False)
 
     def logits(params, first):  # of the characters after the first, which is given
         return lambda z: net.apply(params, jnp.concatenate([first, z], axis=1))[:, 1:, :mask]
