@@ -43,9 +43,7 @@ from genjax.data import batches, fashion_mnist, mnist, take
 from genjax.feature_net import classifier_features, classifier_labels
 from genjax.losses.games import logistic_game, relativistic_game, wasserstein_game
 from genjax.metrics.features import about, pixels
-from genjax.metrics.frechet import frechet_distance, moments
-from genjax.metrics.kernel import kernel_distance
-from genjax.metrics.precision_recall import density_coverage, precision_recall
+from genjax.metrics.samples import DISTANCES, distances
 from genjax.models.conditional import check_labels
 from genjax.models.gan import ConvCritic, ConvGenerator
 from genjax.models.residual_gan import ResidualCritic, ResidualGenerator
@@ -129,9 +127,7 @@ def experiment(
 
     def judged(rows):
         x, y = (net.apply(rows[name]) for name in ("real", "drawn"))
-        near = kernel_distance(x, y, np.random.default_rng(0), size=500)
-        found = {"frechet": frechet_distance(moments(x), moments(y)), "kernel": (near.value, near.standard_error)}
-        found |= precision_recall(x, y)._asdict() | density_coverage(x, y)._asdict()
+        found = distances(x, y)
         if conditional and features:
             called = classifier_labels(features, data.name).apply(rows["drawn"])[:, 0]
             found["wrong_label"] = 100.0 * float(np.mean(called != rows["label"]))
@@ -153,7 +149,7 @@ def experiment(
         "generator": Player(played.generator, optax.chain(tx(), ema(average))),
     }
     said = {name: Quantity(f"the critic's mean output of {name} images", "") for name in ("real", "drawn")}
-    kinds = {name: Quantity(f"{kind}; {about(net)}", "", better) for name, (kind, better) in MEASURES.items()}
+    kinds = {name: Quantity(f"{kind}; {about(net)}", "", better) for name, (kind, better) in DISTANCES.items()}
     if conditional and features:
         kinds["wrong_label"] = Quantity(f"share of samples that {about(net)} calls another class", "%")
     few = lambda split, count: split._replace(arrays=take(split.arrays, slice(count)))
@@ -168,16 +164,6 @@ def experiment(
         pictures={"walk": walk, **({"classes": by_class} if conditional else {})},
         data=data.name,
     )
-
-
-MEASURES = {
-    "frechet": ("Frechet distance", "lower"),
-    "kernel": ("kernel distance, cubic, unbiased", "lower"),
-    "precision": ("share of samples among real images, k=3", "higher"),
-    "recall": ("share of real images among samples, k=3", "higher"),
-    "density": ("density, k=5", "higher"),
-    "coverage": ("coverage, k=5", "higher"),
-}
 
 
 def pictures(images):

@@ -36,7 +36,7 @@ from genjax import (
 from genjax.data import batches, digits
 from genjax.losses.games import relativistic_game
 from genjax.metrics.neighbours import memorisation, nearest
-from genjax.metrics.precision_recall import density_coverage, precision_recall
+from genjax.metrics.samples import NEIGHBOURHOODS, neighbourhoods
 from genjax.metrics.two_sample import neighbour_test
 from genjax.models.blocks import MLP
 from genjax.samplers.editing import inverted
@@ -139,19 +139,15 @@ def experiment(
 
 
 MEASURES = {
-    "precision": ("share of samples among real images, k=3", "higher"),
-    "recall": ("share of real images among samples, k=3", "higher"),
-    "density": ("density, k=5", "higher"),
-    "coverage": ("coverage, k=5", "higher"),
-    "neighbour": ("accuracy of a nearest neighbour that tells samples from real images", "lower"),
+    **NEIGHBOURHOODS,
+    "neighbour": ("accuracy of a nearest neighbour that tells samples from real images; below 1/2: copies", "lower"),
 }
 
 
 def against(real, samples):
     """How samples stand to real images, [N, D] both."""
-    shares, other = precision_recall(real, samples), density_coverage(real, samples)
     test = neighbour_test(real, samples, np.random.default_rng(0), orders=1)
-    return {**shares._asdict(), **other._asdict(), "neighbour": test.accuracy}
+    return {**neighbourhoods(real, samples), "neighbour": test.accuracy}
 
 
 class Generator(nn.Module):
