@@ -174,7 +174,7 @@ def test_all_that_it_is_told_matters():
 def test_gradients_reach_every_parameter():
     def silent(label):
         slopes = jax.grad(lambda p: jnp.sum(NET.apply(p, Z, LEVEL, label) ** 2))(TRAINED)
-        return slopes["params"]["condition"].pop("labels")["embedding"], slopes
+        return slopes["params"]["condition"].pop("labels"), slopes
 
     table, slopes = silent(LABEL)
     assert table.any(axis=1).tolist() == [True, False, False, True]  # the rows of the labels that were there
@@ -193,9 +193,9 @@ def test_no_label_is_one_label_more():
     """A network whose row K of the table is zero says with label K what the same network says without labels."""
     plain = DiT(layers=2, width=16, heads=2)
     condition = dict(TRAINED["params"]["condition"])
-    table = condition.pop("labels")["embedding"]
+    table = condition.pop("labels")
     without = plain.apply({"params": TRAINED["params"] | {"condition": condition}}, Z, LEVEL)
-    zeroed = {"condition": condition | {"labels": {"embedding": table.at[3].set(0.0)}}}
+    zeroed = {"condition": condition | {"labels": table.at[3].set(0.0)}}
     label = lambda k: APPLY({"params": TRAINED["params"] | zeroed}, Z, LEVEL, jnp.full(2, k))
     np.testing.assert_allclose(label(3), without, atol=1e-4)
     assert float(jnp.abs(label(2) - without).max()) > 0.01

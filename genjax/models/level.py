@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax.errors import BadInput
+from genjax.models.embedding import looked_up
 from genjax.types import Array
 
 
@@ -59,7 +60,7 @@ class Condition(nn.Module):
 
     >>> net = Condition(8, classes=3)
     >>> params = net.init(jax.random.key(0), jnp.ones(2), jnp.array([0, 3]))
-    >>> params["params"]["labels"]["embedding"].shape
+    >>> params["params"]["labels"].shape
     (4, 8)
     """
 
@@ -77,4 +78,5 @@ class Condition(nn.Module):
         c = nn.Dense(self.features, name="second")(hidden)
         if label is None:
             return c
-        return c + nn.Embed(self.classes + 1, self.features, name="labels")(jnp.asarray(label))
+        table = self.param("labels", nn.initializers.normal(self.features**-0.5), (self.classes + 1, self.features))
+        return c + looked_up(table, jnp.asarray(label)[:, None])[:, 0]
