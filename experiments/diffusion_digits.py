@@ -33,18 +33,20 @@ from genjax import (
 )
 from genjax.corruption.predictions import denoiser, v
 from genjax.corruption.schedules import cosine
+from genjax.corruption.times import uniform_times
 from genjax.data import batches, digits
 from genjax.distributions import bits_per_dim
 from genjax.likelihood.diffusion import continuous_bound, of_levels, stepwise_bound
 from genjax.likelihood.probability_flow import dequantized, hutchinson, log_density
 from genjax.losses.couplings import drop_labels
-from genjax.losses.denoising import denoising_loss, likelihood_weight, uniform_times, v_error
-from genjax.metrics.precision_recall import density_coverage, precision_recall
+from genjax.losses.denoising import denoising_loss, likelihood_weight, v_error
+from genjax.metrics.samples import NEIGHBOURHOODS, neighbourhoods
 from genjax.models.unet import UNet
 from genjax.samplers.ddim import dpm_solver_2m
 from genjax.samplers.diffusion import sample as sampled
-from genjax.samplers.diffusion import sample_from, trajectory, uniform, uniform_log_snr
-from genjax.samplers.guidance import guided
+from genjax.samplers.diffusion import sample_from, trajectory
+from genjax.samplers.grids import uniform, uniform_log_snr
+from genjax.samplers.guidance import labelled
 from genjax.samplers.latents import tiles
 from genjax.samplers.restoring import encode, inpaint
 
@@ -99,15 +101,18 @@ def experiment(
     def likelihoods(state, batch, key):
         x, model = scaled(batch["image"]), denoise(state.params, none(batch["image"]))
         keys = jax.random.split(key, 3)
-        found = stepwise_bound(process, model, levels, T, x, keys[0])
+        found = stepwise_bound(process, model, levels, uniform(process, T + 1), x, keys[0])
         real, added = dequantized(batch["image"], LEVELS, keys[1])
         flow = -log_density(process, model, uniform_log_snr(process, FLOW_STEPS), hutchinson(keys[2]), real)
         nats = {"stepwise": found.total(), "flow": flow + added, **found._asdict()}
         return {**bound(state, batch, key), **nats}
 
+    def model_of(state, label):
+        by_label = lambda z, t, label: denoise(state.params, label)(z, t)
+        return labelled(by_label, label, jnp.asarray(NONE), guidance)
+
     def draw(state, key, label):
-        model = guided(denoise(state.params, label), denoise(state.params, none(label)), guidance)
-        return pictures(sampled(process, model, dpm_solver_2m(), grid, key, (len(label), 8, 8, 1)))
+        return pictures(sampled(process, model_of(state, label), dpm_solver_2m(), grid, key, (len(label), 8, 8, 1)))
 
     def sample(state, key, n):  # one class after the other
         return draw(state, key, jnp.arange(n) % NONE)
@@ -117,7 +122,7 @@ def experiment(
 
     def judged(rows):
         real, drawn = (rows[name].reshape(-1, D) for name in ("real", "drawn"))
-        return precision_recall(real, drawn)._asdict() | density_coverage(real, drawn)._asdict()
+        return neighbourhoods(real, drawn)
 
     def by_class(state, key):
         return tiles(apart(draw(state, key, jnp.repeat(jnp.arange(NONE), 10))), 10, scale=4)
@@ -132,8 +137,7 @@ def experiment(
 
     def preview(state, key):  # what the network takes the digits to be, along the steps
         label = jnp.arange(NONE)
-        model = guided(denoise(state.params, label), denoise(state.params, none(label)), guidance)
-        seen = trajectory(process, model, dpm_solver_2m(), uniform(process, 12), key, (NONE, 8, 8, 1))
+        seen = trajectory(process, model_of(state, label), dpm_solver_2m(), uniform(process, 12), key, (NONE, 8, 8, 1))
         return tiles(apart(pictures(jnp.swapaxes(seen, 0, 1).reshape(-1, 8, 8, 1))), 12, scale=4)
 
     def between(state, key):  # from a test digit to another by way of their noise
@@ -159,7 +163,8 @@ def experiment(
         "diffusion": Quantity("term of the stepwise bound", "nats"),
         "reconstruction": Quantity("term of the stepwise bound", "nats"),
     }
-    kinds = {name: Quantity(f"{kind}, pixels, w = {guidance:g}", "", "higher") for name, kind in MEASURES.items()}
+    about = f"pixels, w = {guidance:g}"
+    kinds = {name: Quantity(f"{kind}, {about}", "", better) for name, (kind, better) in NEIGHBOURHOODS.items()}
     return Experiment(
         stages=[Stage("diffusion", minimize(loss, tx, init), batches(data.train, batch_size), steps)],
         evaluations={
@@ -172,14 +177,6 @@ def experiment(
         data=data.name,
         denoising=Denoising(process, denoise, (8, 8, 1), scaled, pictures, NONE),
     )
-
-
-MEASURES = {
-    "precision": "share of samples among real images, k=3",
-    "recall": "share of real images among samples, k=3",
-    "density": "density, k=5",
-    "coverage": "coverage, k=5",
-}
 
 
 def scaled(images):

@@ -21,7 +21,6 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from genjax import (
@@ -41,30 +40,22 @@ from genjax import (
 from genjax.corruption import predictions, schedules
 from genjax.corruption.gaussian import Process
 from genjax.corruption.predictions import Prediction, denoiser
+from genjax.corruption.times import logit_normal_times, lognormal_times, uniform_times
 from genjax.data import batches, fashion_mnist, mnist, take
 from genjax.distributions import bits_per_dim
 from genjax.feature_net import classifier_features
 from genjax.likelihood.diffusion import continuous_bound, of_levels
 from genjax.losses.couplings import drop_labels
-from genjax.losses.denoising import (
-    denoising_loss,
-    edm_weight,
-    flow_matching,
-    logit_normal_times,
-    lognormal_times,
-    simple,
-    uniform_times,
-)
+from genjax.losses.denoising import denoising_loss, edm_weight, flow_matching, simple
 from genjax.metrics.features import about, pixels
-from genjax.metrics.frechet import frechet_distance, moments
-from genjax.metrics.kernel import kernel_distance
-from genjax.metrics.precision_recall import density_coverage, precision_recall
+from genjax.metrics.samples import DISTANCES, distances
 from genjax.models.conditional import check_labels
 from genjax.models.unet import UNet
 from genjax.samplers.ddim import ancestral
-from genjax.samplers.diffusion import Solver, karras, trajectory, uniform
+from genjax.samplers.diffusion import Solver, trajectory
 from genjax.samplers.diffusion import sample as sampled
-from genjax.samplers.guidance import guided
+from genjax.samplers.grids import karras, uniform
+from genjax.samplers.guidance import labelled
 from genjax.samplers.latents import tiles
 from genjax.samplers.ode import heun
 
@@ -170,8 +161,10 @@ def experiment(
         return {"bound": nats, "bits": bits_per_dim(nats, D)}
 
     def model_of(state, label):
-        given = denoise(state.params, label)
-        return given if guidance == 1 else guided(given, denoise(state.params, none(label)), guidance)
+        if guidance == 1:
+            return denoise(state.params, label)
+        by_label = lambda z, t, label: denoise(state.params, label)(z, t)
+        return labelled(by_label, label, jnp.asarray(classes), guidance)
 
     def draw(state, key, label):
         shape = (len(label), *SHAPE)
@@ -185,9 +178,7 @@ def experiment(
 
     def judged(rows):
         x, y = (judge.apply(rows[name]) for name in ("real", "drawn"))
-        near = kernel_distance(x, y, np.random.default_rng(0), size=500)
-        found = {"frechet": frechet_distance(moments(x), moments(y)), "kernel": (near.value, near.standard_error)}
-        return found | precision_recall(x, y)._asdict() | density_coverage(x, y)._asdict()
+        return distances(x, y)
 
     def by_class(state, key):
         return tiles(draw(state, key, jnp.repeat(jnp.arange(classes), 10)), 10, scale=2)
@@ -207,7 +198,7 @@ def experiment(
     }
     kinds = {
         name: Quantity(f"{kind}; {about(judge)}; w = {guidance:g}", "", better)
-        for name, (kind, better) in MEASURES.items()
+        for name, (kind, better) in DISTANCES.items()
     }
     few = lambda split, count: split._replace(arrays=take(split.arrays, slice(count)))
     return Experiment(
@@ -222,16 +213,6 @@ def experiment(
         data=data.name,
         denoising=Denoising(how.process, denoise, SHAPE, lambda x: 2.0 * x - 1.0, pictures, classes),
     )
-
-
-MEASURES = {
-    "frechet": ("Frechet distance", "lower"),
-    "kernel": ("kernel distance, cubic, unbiased", "lower"),
-    "precision": ("share of samples among real images, k=3", "higher"),
-    "recall": ("share of real images among samples, k=3", "higher"),
-    "density": ("density, k=5", "higher"),
-    "coverage": ("coverage, k=5", "higher"),
-}
 
 
 def pictures(x):

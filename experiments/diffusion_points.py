@@ -24,15 +24,16 @@ import optax
 from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, ema, minimize
 from genjax.corruption import predictions
 from genjax.corruption.schedules import cosine, rectified_flow
+from genjax.corruption.times import uniform_times
 from genjax.data import Split, batches, unchanged
 from genjax.likelihood.diffusion import continuous_bound, of_reals
 from genjax.likelihood.probability_flow import exact_divergence, log_density
 from genjax.losses.couplings import paired_noise
-from genjax.losses.denoising import denoising_loss, flow_matching, uniform_times, v_error
+from genjax.losses.denoising import denoising_loss, flow_matching, v_error
 from genjax.models.points import PointDenoiser
 from genjax.samplers.ddim import ddim, dpm_solver_2m
 from genjax.samplers.diffusion import sample as sampled
-from genjax.samplers.diffusion import uniform, uniform_log_snr
+from genjax.samplers.grids import uniform, uniform_log_snr
 from genjax.samplers.ode import heun
 
 MODES, RADIUS, DEVIATION, TRAIN, HELD_OUT = 8, 1.5, 0.15, 100_000, 5_000

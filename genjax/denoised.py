@@ -20,9 +20,10 @@ from genjax.experiment import Denoising
 from genjax.explaining import explained
 from genjax.report import draw, save_png
 from genjax.samplers import ddim, ode
-from genjax.samplers.diffusion import Solver, uniform, uniform_log_snr
+from genjax.samplers.diffusion import Solver
 from genjax.samplers.diffusion import sample as sampled
-from genjax.samplers.guidance import guided
+from genjax.samplers.grids import uniform, uniform_log_snr
+from genjax.samplers.guidance import labelled
 from genjax.samplers.restoring import inpaint, redraw
 from genjax.saved import SampleOptions, check_out, open_run
 from genjax.types import Key, Params, State
@@ -131,6 +132,10 @@ def edit_run(path: str, options: EditOptions) -> int:
     run = open_run(path, options.step, options.devices, options.seed)
     told = _told(run.experiment.denoising, path)
     label, weight = _guidance(told, options.label, options.guidance)
+    if label is None and options.guidance is not None:
+        raise BadInput(
+            f"--guidance {options.guidance} without --label", "it says how much a label counts", "add --label"
+        )
     label = told.classes if label is None else label  # none
     image = _read(told, options.image, told.shape[-1])
     mask = None if options.mask is None else _read(told, options.mask, 1) >= 0.5
@@ -180,10 +185,10 @@ def _labels(told: Denoising, label: int | None, n: int) -> jax.Array | None:
 
 
 def _model(told: Denoising, params: Params, label: jax.Array | None, weight: float) -> Denoise:
-    model = told.denoise(params, label)
     if label is None or weight == 1:
-        return model
-    return guided(model, told.denoise(params, jnp.full_like(label, told.classes)), weight)
+        return told.denoise(params, label)
+    by_label = lambda z, t, label: told.denoise(params, label)(z, t)
+    return labelled(by_label, label, jnp.asarray(told.classes), weight)
 
 
 def _read(told: Denoising, name: str, channels: int) -> np.ndarray:

@@ -115,6 +115,7 @@ def test_a_picture_is_redrawn(run):
         (["sample", "--label", "7"], "allowed: 0 to 1"),
         (["sample", "--sampler", "magic"], "magic"),
         (["edit"], "no picture to edit"),
+        (["edit", "--image", "dark.png", "--guidance", "2"], "without --label"),
         (["edit", "--image", "wide.png"], "5x4 with 1 channels"),
         (["edit", "--image", "none.png"], "no picture at"),
         (["edit", "--image", "dark.png", "--mask", "wide.png"], "wide.png is 5x4"),

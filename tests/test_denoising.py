@@ -8,7 +8,7 @@ import scipy.optimize
 import scipy.stats
 from planted import rejects
 
-from genjax.corruption import predictions, schedules
+from genjax.corruption import predictions, schedules, times
 from genjax.corruption.gaussian import log_snr, point
 from genjax.errors import BadInput
 from genjax.losses import couplings, denoising
@@ -98,7 +98,7 @@ def check_gaussian_bound(loss, process):
     """Data N(0, 1) and the best denoiser: the integral is log((1 + SNR_first) / (1 + SNR_last)) / 2, by I-MMSE."""
     n, keys = 40_000, jax.random.split(KEY, 3)
     x, eps = jax.random.normal(keys[0], (2, n, 1))
-    u = denoising.low_discrepancy(keys[1], n)
+    u = times.low_discrepancy(keys[1], n)
     process = process._replace(first=max(process.first, 0.05), last=min(process.last, 0.95))  # few heavy tails
     span = process.last - process.first
     t = process.first + span * u
@@ -140,15 +140,15 @@ def check_spread(draw):
 
 
 def test_times_of_low_discrepancy():
-    check_spread(denoising.low_discrepancy)
+    check_spread(times.low_discrepancy)
     rejects(check_spread, lambda key, n: jax.random.uniform(key, (n,)))
     rejects(check_spread, lambda key, n: (jax.random.uniform(key) + jnp.arange(n) / n) % 1.0)
     rejects(check_spread, lambda key, n: jax.random.permutation(key, (0.5 + jnp.arange(n)) / n))
 
 
 TIMES = {
-    "uniform": (denoising.uniform_times, FLOW, scipy.stats.uniform(0.01, 0.98)),
-    "lognormal": (denoising.lognormal_times, schedules.edm(1e-6, 1e6), scipy.stats.lognorm(1.2, scale=np.exp(-1.2))),
+    "uniform": (times.uniform_times, FLOW, scipy.stats.uniform(0.01, 0.98)),
+    "lognormal": (times.lognormal_times, schedules.edm(1e-6, 1e6), scipy.stats.lognorm(1.2, scale=np.exp(-1.2))),
 }
 
 
@@ -166,14 +166,14 @@ def test_times_have_their_law(name):
 
 def test_logit_normal_times():
     law = scipy.stats.norm(0.5, 1.5)
-    draw = lambda key: denoising.logit_normal_times(schedules.rectified_flow(), key, 5, 0.5, 1.5)[0]
+    draw = lambda key: times.logit_normal_times(schedules.rectified_flow(), key, 5, 0.5, 1.5)[0]
     t = np.asarray(jax.vmap(draw)(jax.random.split(KEY, 40_000)), np.float64)
     assert scipy.stats.kstest(np.log(t / (1 - t)), law.cdf).pvalue > 1e-3
     assert scipy.stats.kstest(np.log(t / (1 - t)), scipy.stats.norm(0.0, 1.5).cdf).pvalue < 1e-6
 
 
 def test_times_stay_in_range():
-    t = denoising.lognormal_times(schedules.edm(0.2, 0.5), KEY, 512)
+    t = times.lognormal_times(schedules.edm(0.2, 0.5), KEY, 512)
     assert float(t.min()) >= 0.2 and float(t.max()) <= 0.5
 
 

@@ -14,10 +14,15 @@ from genjax.errors import BadInput
 from genjax.likelihood import diffusion
 from genjax.likelihood.probability_flow import dequantized, exact_divergence, hutchinson, log_density
 from genjax.losses.denoising import likelihood_weight
-from genjax.samplers.diffusion import uniform_log_snr
+from genjax.samplers.grids import uniform, uniform_log_snr
 
 KEY = jax.random.key(0)
 HIGH, LOW = 5.0, -4.0  # the log-SNRs at both ends of every process here
+
+
+def stepwise(process, denoise, reconstruction, steps, x, key):
+    """The bound of steps that are even in t."""
+    return diffusion.stepwise_bound(process, denoise, reconstruction, uniform(process, steps + 1), x, key)
 
 
 def cut(process):
@@ -124,8 +129,8 @@ def test_steps_fall_by_what_the_ends_are_apart(process, steps):
         exact = 0.5 * (math.exp(HIGH) - math.exp(LOW)) * np.array([1.25, 4.0])
         np.testing.assert_allclose(found, exact, rtol=1e-5)
 
-    check(diffusion.stepwise_bound)
-    late = lambda p, *args: diffusion.stepwise_bound(p._replace(first=p.first + 0.01 * (p.last - p.first)), *args)
+    check(stepwise)
+    late = lambda p, *args: stepwise(p._replace(first=p.first + 0.01 * (p.last - p.first)), *args)
     rejects(check, late)
     rejects(check, diffusion.continuous_bound)
 
@@ -152,9 +157,9 @@ def check_scale(bound, of_levels=diffusion.of_levels, of_reals=diffusion.of_real
 
 
 def test_the_scale_of_the_data():
-    for bound in (diffusion.stepwise_bound, diffusion.continuous_bound):
+    for bound in (stepwise, diffusion.continuous_bound):
         check_scale(bound)
-    step = diffusion.stepwise_bound
+    step = stepwise
     rejects(check_scale, lambda p, d, r, k, x, key: step(p, d, r, k, 2 * x, key)._replace(prior=jnp.sum(x**2, 1)))
     rejects(check_scale, step, lambda p, values: diffusion.of_levels(PROCESSES["cosine"], values))
     rejects(check_scale, step, diffusion.of_levels, lambda p: diffusion.of_reals(PROCESSES["cosine"]))
@@ -320,7 +325,7 @@ def test_the_bound_of_grey_levels_by_a_density():
 def test_half_precision_and_whole_numbers_are_computed_in_float32(dtype):
     process = PROCESSES["cosine"]
     x, last, grid = jnp.array([[0.0, 1.0], [1.0, 1.0]]), diffusion.of_reals(process), uniform_log_snr(process, 9)
-    for bound in (diffusion.stepwise_bound, diffusion.continuous_bound):
+    for bound in (stepwise, diffusion.continuous_bound):
         run = jax.jit(lambda x, bound=bound: bound(process, in_y(process, odd), last, 4, x, KEY).total())
         assert run(x.astype(dtype)).dtype == jnp.float32
         np.testing.assert_array_equal(run(x.astype(dtype)), run(x))
@@ -333,7 +338,7 @@ def test_a_denoiser_of_another_shape_is_refused():
     process, one = PROCESSES["cosine"], lambda z, t: z[:, :1]
     grid, last = uniform_log_snr(process, 9), diffusion.of_reals(process)
     for make in (
-        lambda: diffusion.stepwise_bound(process, one, last, 3, jnp.ones((2, 3)), KEY),
+        lambda: stepwise(process, one, last, 3, jnp.ones((2, 3)), KEY),
         lambda: diffusion.continuous_bound(process, one, last, 3, jnp.ones((2, 3)), KEY),
         lambda: log_density(process, one, grid, exact_divergence, jnp.ones((2, 3))),
         lambda: log_density(process, one, grid, hutchinson(KEY), jnp.ones((2, 3))),

@@ -14,7 +14,7 @@ from genjax.corruption import schedules
 from genjax.corruption.gaussian import between, log_snr, point
 from genjax.errors import BadInput
 from genjax.likelihood import diffusion, probability_flow
-from genjax.samplers.diffusion import uniform_log_snr
+from genjax.samplers.grids import karras, uniform, uniform_log_snr
 
 KEY = jax.random.key(0)
 MEAN, DEVIATION = 0.3, 0.6
@@ -35,16 +35,17 @@ def best(process, mean=MEAN, deviation=DEVIATION):
     return denoise
 
 
+def stepwise(process, denoise, reconstruction, steps, x, key):
+    """The bound of steps that are even in t."""
+    return diffusion.stepwise_bound(process, denoise, reconstruction, uniform(process, steps + 1), x, key)
+
+
 # -- bounds of Gaussian data -------------------------------------------------------------------------------------------
 
 
-def terms_by_hand(process, steps=None):
+def terms_by_hand(process, steps=None, grid=uniform):
     """Expected terms a dimension with the best denoiser, whose squared error is d^2 / (1 + d^2 SNR)."""
-    t = (
-        np.array([process.first, process.last])
-        if steps is None
-        else np.linspace(process.first, process.last, steps + 1)
-    )
+    t = np.array([process.first, process.last]) if steps is None else grid(process, steps + 1)[::-1]
     snr, d2 = np.exp(log_snr(process, t)), DEVIATION**2
     if steps is None:
         falling = 0.5 * np.log((1 + d2 * snr[0]) / (1 + d2 * snr[-1]))
@@ -54,7 +55,7 @@ def terms_by_hand(process, steps=None):
 
 
 def check_terms(bound, process, steps):
-    n, dims = 20_000, 2
+    n, dims = 100_000, 2
     x = MEAN + DEVIATION * jax.random.normal(jax.random.key(1), (n, dims))
     found = bound(process, best(process), diffusion.of_reals(process), steps or 4, x, KEY)
     for name, term, exact in zip(found._fields, found, terms_by_hand(process, steps), strict=True):
@@ -67,11 +68,11 @@ def test_terms_of_gaussian_data(process):
     """By every schedule: without steps the form of the schedule changes nothing but the ends."""
     process = PROCESSES[process]
     check_terms(diffusion.continuous_bound, process, None)
-    check_terms(diffusion.stepwise_bound, process, 7)
+    check_terms(stepwise, process, 7)
 
 
 def test_planted_terms_are_caught():
-    process, step = PROCESSES["cosine"], diffusion.stepwise_bound
+    process, step = PROCESSES["cosine"], stepwise
     check = lambda change: rejects(check_terms, lambda *args: change(step(*args)), process, 7)
     check(lambda found: found._replace(prior=2 * found.prior))
     check(lambda found: found._replace(diffusion=2 * found.diffusion))
@@ -90,6 +91,19 @@ def test_more_steps_are_a_better_bound():
     assert (np.diff(totals) < 0).all() and totals[-1] > entropy
     fine = schedules.cosine(1e-4, 1 - 1e-4)
     assert sum(terms_by_hand(fine)) == pytest.approx(entropy, abs=1e-4)
+
+
+def test_a_bound_of_edm_needs_a_grid_of_its_own():
+    """What steps cost falls as 1 / T; on a grid that is even in t it is more than a thousand times as much."""
+    process = schedules.edm()
+    cost = lambda steps, grid: sum(terms_by_hand(process, steps, grid)) - sum(terms_by_hand(process))
+    assert cost(500, karras) / cost(1_000, karras) == pytest.approx(2, rel=0.02)
+    assert cost(1_000, uniform) > 1_000 * cost(1_000, karras) > 0
+    along = lambda p, d, r, k, x, key: diffusion.stepwise_bound(p, d, r, karras(p, k + 1), x, key)
+    x = MEAN + DEVIATION * jax.random.normal(jax.random.key(1), (20_000, 1))
+    found = along(process, best(process), diffusion.of_reals(process), 40, x, KEY)
+    exact = terms_by_hand(process, 40, karras)[1]
+    assert abs(float(found.diffusion.mean()) - exact) < 4 * float(found.diffusion.std()) / 20_000**0.5
 
 
 # -- a chain of one pixel with four levels, integrated on a grid -------------------------------------------------------
@@ -154,7 +168,7 @@ def check_chain(bound):
 
 
 def test_the_bound_of_a_chain_that_is_integrated():
-    step = diffusion.stepwise_bound
+    step = stepwise
     check_chain(step)
     change = lambda edit: rejects(check_chain, lambda *args: edit(step(*args)))
     change(lambda found: found._replace(diffusion=0.95 * found.diffusion))
@@ -267,8 +281,8 @@ FULL = schedules.rectified_flow()
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: diffusion.stepwise_bound(ODD, GUESS, None, 0, jnp.ones((1, 1)), KEY), "steps = 0"),
-        (lambda: diffusion.stepwise_bound(FULL, GUESS, None, 5, jnp.ones((1, 1)), KEY), "infinite at `first`"),
+        (lambda: stepwise(ODD, GUESS, None, 0, jnp.ones((1, 1)), KEY), "along 1 times"),
+        (lambda: stepwise(FULL, GUESS, None, 5, jnp.ones((1, 1)), KEY), "along 6 times from 1.0 to 0.1"),
         (lambda: diffusion.continuous_bound(ODD, GUESS, None, 0, jnp.ones((1, 1)), KEY), "k = 0"),
         (
             lambda: diffusion.continuous_bound(schedules.rectified_flow(0.1), GUESS, None, 1, jnp.ones((1, 1)), KEY),

@@ -10,7 +10,7 @@ from planted import rejects
 from genjax.corruption import schedules
 from genjax.corruption.gaussian import Process, between, log_snr, point
 from genjax.errors import BadInput
-from genjax.samplers import ddim, diffusion, ode
+from genjax.samplers import ddim, diffusion, grids, ode
 
 KEY = jax.random.key(0)
 MEAN, DEVIATION = 0.7, 0.4  # of Gaussian data
@@ -43,7 +43,7 @@ def exact_flow(process, z, t):
 
 # -- order of convergence ----------------------------------------------------------------------------------------------
 
-GRIDS = {name: diffusion.uniform for name in PROCESSES} | {"edm": diffusion.karras, "linear": diffusion.uniform_log_snr}
+GRIDS = {name: grids.uniform for name in PROCESSES} | {"edm": grids.karras, "linear": grids.uniform_log_snr}
 SOLVERS = {
     "ddim": (ddim.ddim(), 1),
     "2m": (ddim.dpm_solver_2m(), 2),
@@ -93,11 +93,11 @@ def test_errors_fall_by_the_order(name, process):
 @pytest.mark.parametrize("name", SOLVERS)
 def test_from_zero_signal_on(name):
     solver, order = SOLVERS[name]
-    check_order(PROCESSES["zero"], solver, diffusion.uniform, order)
+    check_order(PROCESSES["zero"], solver, grids.uniform, order)
 
 
 def test_planted_solvers_lose_their_order():
-    process, grid = PROCESSES["cosine"], diffusion.uniform
+    process, grid = PROCESSES["cosine"], grids.uniform
     two, heun = ddim.dpm_solver_2m(), ode.heun()
     rejects(check_order, process, ode.euler(), grid, 2)
     rejects(check_order, process, two._replace(plan=lambda p, g: two.plan(p, g) | {"line": 0.7 + 0 * g}), grid, 2)
@@ -130,7 +130,7 @@ def recursion(process, grid, variance):
 
 
 def check_recursion(solver, variance, process=PROCESSES["cosine"], n=40_000):
-    grid = diffusion.uniform(process, 12)
+    grid = grids.uniform(process, 12)
     x = np.asarray(diffusion.sample(process, best(process), solver, grid, KEY, (n, 1)))
     mean, deviation = recursion(process, grid, variance)
     assert abs(x.mean() - mean) < 4 * deviation / n**0.5
@@ -149,7 +149,7 @@ def test_ancestral_steps_have_the_exact_law(variance):
 
 def check_same_steps(one, other):
     process = PROCESSES["linear"]
-    grid = diffusion.uniform(process, 20)
+    grid = grids.uniform(process, 20)
     drawn = [diffusion.sample(process, best(process), solver, grid, KEY, (64, 2)) for solver in (one, other)]
     np.testing.assert_allclose(*drawn, atol=2e-5)
 
@@ -216,9 +216,9 @@ MIXTURES = {
 def test_samples_of_a_mixture_have_its_law(name):
     solver, process, steps = MIXTURES[name]
     process = (PROCESSES | {"cosine": schedules.cosine(), "wide": schedules.edm(0.01, 300.0)})[process]
-    grid = diffusion.uniform(process, steps) if name != "heun" and name != "churn" else diffusion.karras(process, steps)
+    grid = grids.uniform(process, steps) if name != "heun" and name != "churn" else grids.karras(process, steps)
     check_mixture(solver, process, grid)
-    few = diffusion.uniform(process, 5)
+    few = grids.uniform(process, 5)
     rejects(check_mixture, solver, process, few)
 
 
@@ -228,17 +228,17 @@ def test_samples_of_a_mixture_have_its_law(name):
 def test_grids():
     edm = PROCESSES["edm"]
     s = np.linspace(10.0 ** (1 / 7), 0.02 ** (1 / 7), 9) ** 7
-    np.testing.assert_allclose(diffusion.karras(edm, 9), s, rtol=1e-9)
-    even = np.diff(log_snr(PROCESSES["linear"], diffusion.uniform_log_snr(PROCESSES["linear"], 9)))
+    np.testing.assert_allclose(grids.karras(edm, 9), s, rtol=1e-9)
+    even = np.diff(log_snr(PROCESSES["linear"], grids.uniform_log_snr(PROCESSES["linear"], 9)))
     np.testing.assert_allclose(even, even[0], rtol=1e-9)
-    assert diffusion.uniform(edm, 1).tolist() == [10.0]
-    for grid in (diffusion.karras, diffusion.uniform_log_snr, diffusion.uniform):
+    assert grids.uniform(edm, 1).tolist() == [10.0]
+    for grid in (grids.karras, grids.uniform_log_snr, grids.uniform):
         assert grid(PROCESSES["linear"], 7)[[0, -1]].tolist() == [1.0, 0.01]
 
 
 def test_a_trajectory_ends_with_the_sample():
     process = PROCESSES["cosine"]
-    arguments = (process, best(process), ddim.ancestral(), diffusion.uniform(process, 9), KEY, (4, 2))
+    arguments = (process, best(process), ddim.ancestral(), grids.uniform(process, 9), KEY, (4, 2))
     seen = diffusion.trajectory(*arguments)
     np.testing.assert_allclose(seen[-1], diffusion.sample(*arguments), atol=1e-6)
     assert float(jnp.abs(seen[0] - MEAN).max()) < 0.1  # at first only the mean of the data is known
@@ -248,7 +248,7 @@ def test_a_trajectory_ends_with_the_sample():
 
 def preview(frames):
     process = PROCESSES["cosine"]
-    grid = diffusion.uniform(process, 9)
+    grid = grids.uniform(process, 9)
     return diffusion.trajectory(process, best(process), ddim.ddim(), grid, KEY, (4, 2), frames)
 
 
@@ -264,7 +264,7 @@ def test_sampling_compiles_once_whatever_the_number_of_steps(name):
         calls.append(1)
         return best(process)(z, t)
 
-    draw = lambda key, n: diffusion.sample(process, counted, ALL[name], diffusion.uniform(process, n), key, (4, 2))
+    draw = lambda key, n: diffusion.sample(process, counted, ALL[name], grids.uniform(process, n), key, (4, 2))
     compiled = jax.jit(draw, static_argnums=1)
     counts = [len(calls) for n in (5, 500) if compiled(KEY, n) is not None]
     assert counts[1] == 2 * counts[0] and counts[0] <= 2
@@ -274,10 +274,10 @@ def test_sampling_compiles_once_whatever_the_number_of_steps(name):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: diffusion.uniform(PROCESSES["flow"], 0), "steps = 0"),
-        (lambda: diffusion.karras(PROCESSES["flow"], 5), "karras"),
-        (lambda: diffusion.uniform_log_snr(PROCESSES["zero"], 5), "uniform_log_snr"),
-        (lambda: diffusion.karras(PROCESSES["edm"], 5, rho=0.0), "rho = 0.0"),
+        (lambda: grids.uniform(PROCESSES["flow"], 0), "steps = 0"),
+        (lambda: grids.karras(PROCESSES["flow"], 5), "karras"),
+        (lambda: grids.uniform_log_snr(PROCESSES["zero"], 5), "uniform_log_snr"),
+        (lambda: grids.karras(PROCESSES["edm"], 5, rho=0.0), "rho = 0.0"),
         (lambda: ode.churn().plan(PROCESSES["flow"], np.array([1.0, 0.5])), "ddim, dpm_solver_2m, euler and heun fit"),
         (lambda: ode.churn(1.0, 5.0, 1.0), "from 5.0 to 1.0"),
         (lambda: ddim.ddim().plan(PROCESSES["flow"], np.array([0.5, 0.7])), "2 times from 0.5"),
@@ -285,7 +285,7 @@ def test_sampling_compiles_once_whatever_the_number_of_steps(name):
         (lambda: ddim.ddim().plan(PROCESSES["flow"], np.array([])), "0 times"),
         (lambda: ddim.ddim().plan(PROCESSES["flow"], np.array([1.0, np.nan, 0.5])), "3 times from 1.0"),
         (lambda: ode.heun().plan(PROCESSES["flow"], np.array([1.0, 0.5, 0.0])), "no noise is left"),
-        (lambda: diffusion.uniform(PROCESSES["flow"], 2.5), "steps = 2.5"),
+        (lambda: grids.uniform(PROCESSES["flow"], 2.5), "steps = 2.5"),
         (lambda: preview(0), "frames = 0 of 9 steps"),
         (lambda: preview(10), "frames = 10 of 9 steps"),
         (lambda: ddim.ddim(-0.1), "eta = -0.1"),
@@ -301,5 +301,5 @@ def test_refusals(make, said):
 def test_a_process_of_ones_own():
     """Any falling pair of functions will do: a flow along a circle, sampled with nothing else defined."""
     process = Process(lambda t: t.__array_namespace__().cos(t), lambda t: t.__array_namespace__().sin(t), 0.01, 1.5)
-    x = diffusion.sample(process, best(process), ddim.dpm_solver_2m(), diffusion.uniform(process, 50), KEY, (20_000, 1))
+    x = diffusion.sample(process, best(process), ddim.dpm_solver_2m(), grids.uniform(process, 50), KEY, (20_000, 1))
     assert float(x.mean()) == pytest.approx(MEAN, abs=0.03) and float(x.std()) == pytest.approx(DEVIATION, abs=0.02)

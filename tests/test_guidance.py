@@ -9,7 +9,7 @@ from planted import rejects
 from genjax.corruption import schedules
 from genjax.corruption.gaussian import point
 from genjax.errors import BadInput
-from genjax.samplers import diffusion, guidance, restoring
+from genjax.samplers import diffusion, grids, guidance, restoring
 from genjax.samplers.ddim import ddim
 from genjax.samplers.ode import heun
 
@@ -77,7 +77,7 @@ def recursion(process, grid, classes, weight):
 def check_guided_samples(guide, weight):
     """A class N(1, 1/4) in a crowd N(0, 1), against the recursion."""
     process, n = schedules.cosine(0.005, 0.995), 20_000
-    classes, grid = ((1.0, 0.5), (0.0, 1.0)), diffusion.uniform(process, 60)
+    classes, grid = ((1.0, 0.5), (0.0, 1.0)), grids.uniform(process, 60)
 
     def normal(mean, deviation):
         def denoise(z, t):
@@ -147,7 +147,7 @@ def joint(process):
 
 def check_inpainted(fill, repeats=10, n=8000):
     """The unknown number given the known one, 1: mean 0.8, deviation 0.6, by the paper's scheme to 0.05."""
-    grid = diffusion.uniform(COSINE, 200)
+    grid = grids.uniform(COSINE, 200)
     known, mask = jnp.array([[1.0, jnp.nan]] * n), jnp.array([[True, False]] * n)
     x = np.asarray(fill(COSINE, joint(COSINE), grid, KEY, jnp.nan_to_num(known, nan=9.0), mask, repeats))
     assert (x[:, 0] == 1).all()
@@ -170,7 +170,7 @@ def check_redrawn(redrawn):
         at = point(COSINE, t, z)
         return jnp.tanh(at.alpha * z / at.sigma**2)
 
-    grid = diffusion.uniform(COSINE, 50)
+    grid = grids.uniform(COSINE, 50)
     draw = lambda strength: np.asarray(redrawn(COSINE, clusters, ddim(), grid, KEY, jnp.full((2000, 1), 0.6), strength))
     assert (draw(0.1) > 0.9).mean() > 0.99
     assert 0.4 < (draw(1.0) > 0.9).mean() < 0.6
@@ -186,7 +186,7 @@ def check_encoded(upwards):
     """Up by the flow and down again is where one was."""
     process = schedules.edm(0.02, 20.0)
     grid, x = (
-        diffusion.karras(process, 60),
+        grids.karras(process, 60),
         jax.random.multivariate_normal(KEY, jnp.zeros(2), jnp.array([[1.0, RHO], [RHO, 1.0]]), (50,)),
     )
     z = upwards(process, joint(process), grid, x)

@@ -9,7 +9,7 @@ from planted import rejects
 from genjax.corruption import schedules
 from genjax.corruption.gaussian import between, point
 from genjax.errors import BadInput
-from genjax.samplers import ddim, diffusion, ode
+from genjax.samplers import ddim, diffusion, grids, ode
 from genjax.samplers.predictor_corrector import corrected, reverse_diffusion
 
 KEY = jax.random.key(0)
@@ -128,7 +128,7 @@ def churned(amount, lowest, highest, inflate):
 
 
 def check_law(solver, steps, process, n=15):
-    grid = diffusion.karras(process, n, 3.0) if process.last > 1 else diffusion.uniform(process, n)
+    grid = grids.karras(process, n, 3.0) if process.last > 1 else grids.uniform(process, n)
     x = np.asarray(diffusion.sample(process, best(process), solver, grid, KEY, (N, 1)))
     mean, deviation = Law(process, grid).of(*steps)
     assert abs(x.mean() - mean) < 4 * deviation / N**0.5
@@ -181,7 +181,7 @@ def test_planted_correctors():
 def distance(solver, n):
     """Of the deviation of exact samples, in the closed form of the steps."""
     process = PROCESSES["cosine"]
-    grid = diffusion.uniform(process, n)
+    grid = grids.uniform(process, n)
     return abs(Law(process, grid).of(*solver)[1] - DEVIATION)
 
 

@@ -30,9 +30,11 @@ import numpy as np
 
 from genjax.corruption.gaussian import Process, corrupt, log_snr, point, times_of
 from genjax.corruption.predictions import Denoise
+from genjax.corruption.times import low_discrepancy
 from genjax.distributions import event_sum, upcast
 from genjax.errors import BadInput
-from genjax.losses.denoising import likelihood_weight, low_discrepancy
+from genjax.losses.denoising import likelihood_weight
+from genjax.samplers.grids import path
 from genjax.types import Array, Key
 
 Reconstruction = Callable[[jax.Array, jax.Array], jax.Array]
@@ -53,15 +55,16 @@ class Bound(NamedTuple):
 
 
 def stepwise_bound(
-    process: Process, denoise: Denoise, reconstruction: Reconstruction, steps: int, x: Array, key: Key
+    process: Process, denoise: Denoise, reconstruction: Reconstruction, grid: np.ndarray, x: Array, key: Key
 ) -> Bound:
-    """Eq. 1: all T steps, at equal distances of t, each with noise of its own.
+    """Eq. 1: all T steps of a grid, each with noise of its own: the bound of what is sampled on that grid.
 
     Args:
       process: with noise at its first time.
       denoise: (z, t [B]) -> E[x | z_t = z].
       reconstruction: `of_levels` or `of_reals`.
-      steps: T, at least 1; as many calls of the network.
+      grid: T + 1 times, falling from the last to the first of the process; T calls of the network.  Steps that are
+        even in t suit a process whose log-SNR falls evenly; for EDM they make a bound that says nothing.
       x: data [B, ...].
       key: of the noise.
 
@@ -69,22 +72,27 @@ def stepwise_bound(
       Bound.
 
     Raises:
-      BadInput: no steps; a process that has no noise at its first time; a denoiser's output of another shape than x.
+      BadInput: a grid without steps, or that does not run through the process; a process that has no noise at its first
+        time; a denoiser's output of another shape than x.
 
     Source: Kingma et al., 2021, eqs. 11 to 14.
 
     >>> from genjax.corruption.schedules import cosine
     >>> zero = lambda z, t: jnp.zeros_like(z)
-    >>> found = stepwise_bound(cosine(), zero, of_reals(cosine()), 10, jnp.zeros((1, 2)), jax.random.key(0))
+    >>> from genjax.samplers.grids import uniform
+    >>> grid = uniform(cosine(), 11)
+    >>> found = stepwise_bound(cosine(), zero, of_reals(cosine()), grid, jnp.zeros((1, 2)), jax.random.key(0))
     >>> float(found.prior[0]), float(found.diffusion[0])
     (0.0, 0.0)
     """
-    if steps < 1:
-        raise BadInput(f"steps = {steps} of a bound", "allowed: whole numbers from 1")
-    x, t = upcast(x), np.linspace(process.first, process.last, steps + 1)
+    x, t = upcast(x), path(process, grid)["t"]
+    if len(t) < 2 or not np.allclose(t[[0, -1]], [process.last, process.first], rtol=1e-9):
+        raise BadInput(
+            f"a bound along {len(t)} times from {t[0]} to {t[-1]}",
+            f"allowed: two times or more from {process.last} to {process.first}, such as uniform(process, 1001)",
+        )
     snr = log_snr(process, t)
-    _check_noise(snr[0])
-    fall = np.exp(snr[:-1]) * -np.expm1(np.diff(snr))
+    fall = np.exp(snr[1:]) * -np.expm1(snr[:-1] - snr[1:])
 
     def step(total: jax.Array, row: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         i, time, weight = row
@@ -92,7 +100,7 @@ def stepwise_bound(
         noise = jax.random.normal(jax.random.fold_in(key, i + 1), x.shape, x.dtype)
         return total + 0.5 * weight * _error(process, denoise, x, noise, times), None
 
-    rows = (jnp.arange(steps), jnp.asarray(t[1:], x.dtype), jnp.asarray(fall, x.dtype))
+    rows = (jnp.arange(len(fall)), jnp.asarray(t[:-1], x.dtype), jnp.asarray(fall, x.dtype))
     diffusion, _ = jax.lax.scan(step, jnp.zeros(len(x), x.dtype), rows)
     return Bound(prior_term(process, x), diffusion, _reconstruct(process, reconstruction, x, key))
 

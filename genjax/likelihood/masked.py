@@ -33,9 +33,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax.corruption.survival import Schedule
+from genjax.corruption.times import low_discrepancy
 from genjax.distributions import log_mean_exp
 from genjax.errors import BadInput
-from genjax.losses.denoising import low_discrepancy
 from genjax.losses.masked import Logits, continuous_loss, masked_nats, masking_times, ranks, term
 from genjax.types import Array, Key
 

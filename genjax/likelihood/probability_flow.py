@@ -39,7 +39,7 @@ from genjax.corruption.gaussian import Process
 from genjax.corruption.predictions import Denoise
 from genjax.distributions import event_sum, normal_log_prob, upcast
 from genjax.errors import BadInput
-from genjax.samplers.diffusion import path
+from genjax.samplers.grids import path
 from genjax.types import Array, Key
 
 Divergence = Callable[[Callable[[jax.Array], jax.Array], jax.Array], tuple[jax.Array, jax.Array]]
@@ -65,7 +65,7 @@ def log_density(process: Process, denoise: Denoise, grid: np.ndarray, divergence
 
     Example: of the data 0 with probability 1 the noise that is left is the density.
       >>> from genjax.corruption.schedules import edm
-      >>> from genjax.samplers.diffusion import karras
+      >>> from genjax.samplers.grids import karras
       >>> nothing, process = lambda z, t: 0 * z, edm(0.1)
       >>> found = log_density(process, nothing, karras(process, 200), exact_divergence, jnp.zeros((1, 1)))
       >>> round(float(found[0]), 2)  # -log(0.1 sqrt(2 pi))

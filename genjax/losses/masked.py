@@ -32,9 +32,9 @@ import jax.numpy as jnp
 
 from genjax.corruption.discrete import absorbing, corrupt
 from genjax.corruption.survival import Schedule, hazard
+from genjax.corruption.times import low_discrepancy
 from genjax.distributions import categorical_log_prob
 from genjax.errors import BadInput
-from genjax.losses.denoising import low_discrepancy
 from genjax.types import Array, Key
 
 Logits = Callable[[jax.Array], jax.Array]

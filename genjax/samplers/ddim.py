@@ -26,7 +26,8 @@ import numpy as np
 
 from genjax.corruption.gaussian import Process
 from genjax.errors import BadInput
-from genjax.samplers.diffusion import Plan, Solver, path
+from genjax.samplers.diffusion import Solver
+from genjax.samplers.grids import Plan, path
 
 
 def ddim(eta: float = 0.0) -> Solver:

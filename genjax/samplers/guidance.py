@@ -43,8 +43,7 @@ def guided(better: Denoise, worse: Denoise, weight: float) -> Denoise:
     >>> guided(two, one, 3.0)(jnp.zeros(1), jnp.zeros(1)).tolist()
     [4.0]
     """
-    if not 0 <= weight < math.inf:
-        raise BadInput(f"guidance = {weight}", "allowed: from 0 (no label) by 1 (the label alone) on; 2 to 5 are usual")
+    _check_weight(weight)
 
     def denoise(z: jax.Array, t: jax.Array) -> jax.Array:
         start = worse(z, t)
@@ -76,6 +75,7 @@ def labelled(
     >>> labelled(by_label, jnp.array([1, 2]), jnp.array(0), 3.0)(jnp.zeros((2, 1)), jnp.zeros(2)).tolist()
     [[3.0], [6.0]]
     """
+    _check_weight(weight)
     label, nothing = jnp.asarray(label), jnp.asarray(nothing)
     if label.shape[1:] != nothing.shape or label.ndim == 0:
         raise BadInput(
@@ -84,13 +84,11 @@ def labelled(
         )
     both = jnp.concatenate([label, jnp.broadcast_to(nothing[None], label.shape).astype(label.dtype)])
 
-    def halves(z: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x = network(jnp.concatenate([z, z]), jnp.concatenate([t, t]), both)
-        return x[: len(z)], x[len(z) :]
+    def denoise(z: jax.Array, t: jax.Array) -> jax.Array:
+        given, none = jnp.split(network(jnp.concatenate([z, z]), jnp.concatenate([t, t]), both), 2)
+        return none + weight * (given - none)
 
-    guided_of = lambda x, none: guided(lambda z, t: x, lambda z, t: none, weight)
-    guided_of(both, both)  # refuses a weight now, not under a trace
-    return lambda z, t: guided_of(*halves(z, t))(z, t)
+    return denoise
 
 
 def in_interval(process: Process, within: Denoise, outside: Denoise, lowest: float, highest: float) -> Denoise:
@@ -177,3 +175,8 @@ def dynamic_threshold(denoise: Denoise, share: float = 0.995) -> Denoise:
         return jnp.clip(x, -q, q) / q
 
     return bounded
+
+
+def _check_weight(weight: float) -> None:
+    if not 0 <= weight < math.inf:
+        raise BadInput(f"guidance = {weight}", "allowed: from 0 (no label) by 1 (the label alone) on; 2 to 5 are usual")

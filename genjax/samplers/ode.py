@@ -21,7 +21,8 @@ import numpy as np
 from genjax.corruption.gaussian import Process, log_snr, point, times_of
 from genjax.corruption.predictions import Denoise
 from genjax.errors import BadInput
-from genjax.samplers.diffusion import Plan, Solver, path
+from genjax.samplers.diffusion import Solver
+from genjax.samplers.grids import Plan, path
 
 ENDS = ("alpha", "sigma", "alpha_rate", "sigma_rate")
 

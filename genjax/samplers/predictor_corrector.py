@@ -30,7 +30,8 @@ import numpy as np
 
 from genjax.corruption.gaussian import Process
 from genjax.errors import BadInput
-from genjax.samplers.diffusion import Plan, Solver, path
+from genjax.samplers.diffusion import Solver
+from genjax.samplers.grids import Plan, path
 
 
 def reverse_diffusion() -> Solver:

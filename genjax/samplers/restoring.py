@@ -23,7 +23,8 @@ from genjax.corruption.gaussian import Process, corrupt, draw_last
 from genjax.corruption.predictions import Denoise
 from genjax.errors import BadInput
 from genjax.samplers.ddim import ancestral
-from genjax.samplers.diffusion import Solver, path, sample_from
+from genjax.samplers.diffusion import Solver, sample_from
+from genjax.samplers.grids import path
 from genjax.types import Array, Key
 
 
@@ -50,7 +51,7 @@ def inpaint(
     Source: Lugmayr et al., 2022, algorithm 1, with steps back of length one.
 
     >>> from genjax.corruption.schedules import cosine
-    >>> from genjax.samplers.diffusion import uniform
+    >>> from genjax.samplers.grids import uniform
     >>> x, mask = jnp.array([[3.0, 0.0]]), jnp.array([[True, False]])
     >>> one = lambda z, t: jnp.ones_like(z)
     >>> inpaint(cosine(), one, uniform(cosine(), 5), jax.random.key(0), x, mask, 2).tolist()
@@ -107,7 +108,7 @@ def redraw(
 
     >>> from genjax.corruption.schedules import cosine
     >>> from genjax.samplers.ddim import ddim
-    >>> from genjax.samplers.diffusion import uniform
+    >>> from genjax.samplers.grids import uniform
     >>> one = lambda z, t: jnp.ones_like(z)
     >>> redraw(cosine(), one, ddim(), uniform(cosine(), 5), jax.random.key(0), jnp.zeros((1, 2)), 0.5).tolist()
     [[1.0, 1.0]]
@@ -141,13 +142,15 @@ def encode(process: Process, denoise: Denoise, grid: np.ndarray, x: Array) -> ja
       BadInput: a grid of fewer than two times, one that begins at zero signal.
 
     >>> from genjax.corruption.schedules import edm
-    >>> from genjax.samplers.diffusion import karras
+    >>> from genjax.samplers.grids import karras
     >>> encode(edm(), lambda z, t: 0 * z, karras(edm(), 50), jnp.ones((1, 1))).shape
     (1, 1)
     """
     at = path(process, grid)
     if len(grid) < 2 or at["alpha"][0] == 0:
-        raise BadInput("encoding on a grid of one time, or from zero signal on", "allowed: two times or more, all with")
+        raise BadInput(
+            "encoding on a grid of one time, or from zero signal on", "allowed: two times or more, none at zero signal"
+        )
     x = jnp.asarray(x)
     up = {name: jnp.asarray(at[name][::-1], x.dtype) for name in ("t", "alpha", "sigma")}
     low, high = ({name: rows[part] for name, rows in up.items()} for part in (slice(None, -1), slice(1, None)))
