@@ -3,8 +3,10 @@
 Paper:    Kingma et al., Variational Diffusion Models, 2021, arXiv:2107.00630 (the bound); Ho and Salimans, 2022,
           arXiv:2207.12598 (guidance); Song et al., 2021, arXiv:2011.13456 (the density); no published number
 Command:  genjax train experiments/diffusion_digits.py
-Cost:     not yet measured
-Measured: not yet
+Cost:     17 min on one core of an AMD EPYC, 72 s of it compiling, 169 s evaluating
+Measured: test -log p <= 97.5 ± 1.1 nats, 2.197 bits/dim (continuous bound, 16 times an image; N=250, ema, step 6,000),
+          <= 100.8 ± 0.9 in 1,000 steps; 88.6 ± 0.8 of dequantised pixels by the equation (50 steps, an estimate);
+          samples with guidance of 2: precision 0.964, recall 0.788, density 1.15, coverage 0.956, in pixels, 2026-11-27
 
 The bound is that of the discrete grey levels without a label, so that it stands beside vae_digits.py's and
 pixelcnn_digits.py's numbers; the density is of dequantised pixels, by the probability-flow equation.  Samples are drawn
