@@ -80,7 +80,7 @@ def experiment(
         return model.init(key, batch["image"].reshape(len(batch["image"]), -1), pick(members, 0))
 
     tx = optax.adam(optax.cosine_decay_schedule(learning_rate, max(steps, 1)))
-    nll = {"nll": Quantity("exact", "nats")}
+    nll = {"nll": Quantity("exact -log p(x)", "nats")}
     return Experiment(
         stages=[Stage("made", minimize(loss, tx, init), batches(data.train, batch_size), steps, steps_per_call=20)],
         evaluations={

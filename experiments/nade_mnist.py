@@ -57,7 +57,7 @@ def experiment(
 
     tx = optax.adam(optax.cosine_decay_schedule(learning_rate, max(steps, 1)))
     learner = minimize(lambda params, state, batch, key: Out(neg_log_prob(params, batch["image"])), tx, init)
-    nll = {"nll": Quantity("exact", "nats")}
+    nll = {"nll": Quantity("exact -log p(x)", "nats")}
     return Experiment(
         stages=[Stage("nade", learner, batches(data.train, batch_size), steps)],
         evaluations={

@@ -60,7 +60,7 @@ def experiment(
     tx = optax.chain(optax.clip_by_global_norm(100.0), optax.adam(schedule), ema(average))
     loss = lambda params, state, batch, key: Out(neg_log_prob(params, batch["image"]))
     learner = minimize(loss, tx, lambda key, batch: model.init(key, batch["image"]))
-    measures = {"nll": Quantity("exact", "nats"), "bits": Quantity("exact", "bits/dim")}
+    measures = {"nll": Quantity("exact -log p(x)", "nats"), "bits": Quantity("exact", "bits/dim")}
     return Experiment(
         stages=[Stage("pixelcnn", learner, batches(data.train, batch_size), steps)],
         evaluations={

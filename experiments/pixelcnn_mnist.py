@@ -55,7 +55,7 @@ def experiment(
     tx = optax.chain(optax.clip_by_global_norm(100.0), optax.adam(schedule), ema(average))
     loss = lambda params, state, batch, key: Out(neg_log_prob(params, batch["image"]))
     learner = minimize(loss, tx, lambda key, batch: model.init(key, batch["image"]))
-    nll = {"nll": Quantity("exact", "nats")}
+    nll = {"nll": Quantity("exact -log p(x)", "nats")}
     return Experiment(
         stages=[Stage("pixelcnn", learner, batches(data.train, batch_size), steps)],
         evaluations={

@@ -151,6 +151,14 @@ def _sweep(arguments: list[str]) -> int:
     return sweep(loaded, grid)
 
 
+def _compare(arguments: list[str]) -> int:
+    from genjax.compare import compare, compare_options
+
+    words, options = compare_options(arguments)
+    _prepare()
+    return compare(words, options)
+
+
 def _list(arguments: list[str]) -> int:
     from genjax.listing import command
 
@@ -213,6 +221,7 @@ COMMANDS = {
     "sample": Command("sample RUN --n 64 --out grid.png", 'draw samples; --prompt "..." goes on with a text', _sample),
     "edit": Command("edit RUN --image FILE", "finish or redraw a picture with a diffusion model", _edit),
     "sweep": Command("sweep FILE field=a,b seed=0:3", "train a grid of runs and rank them", _sweep),
+    "compare": Command("compare RUN RUN | @LIST", "one table of runs and experiments on the same data", _compare),
     "list": Command("list [FOLDER] | list runs [FOLDER]", "experiments with paper and measured number; runs", _list),
     "show": Command("show FILE | show RUN", "configuration, parameters, cost of an update", _show),
     "data": Command("data list | prepare NAME | check NAME", "data sets", _data),

@@ -16,7 +16,7 @@ ROOMS = (
     *("evaluate", "report"),
     *("experiment", "kinds", "fields", "arguments", "view", "train", "stopping", "record", "directory", "run", "saved"),
     *("prompted", "denoised", "feature_net"),
-    *("listing", "sweep", "cache", "show", "doctor", "prepare", "cli", "__main__"),
+    *("listing", "sweep", "compare", "cache", "show", "doctor", "prepare", "cli", "__main__"),
 )
 
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml", "runpy"}

@@ -1,4 +1,4 @@
-"""The points of a sweep as processes, each a `genjax train` of its own, some at a time."""
+"""Runs as processes, each a `genjax train` of its own, some at a time: the points of a sweep, or any others."""
 
 import os
 import subprocess
@@ -16,39 +16,64 @@ from genjax.errors import Preempted
 from genjax.fields import Loaded
 from genjax.stopping import stop_requests
 from genjax.sweep.grid import Grid, Point, described
-from genjax.sweep.ranking import Ended, point_row
+from genjax.sweep.ranking import Ended, run_row
 
 OWN = ("--workdir", "--jobs", "--vmap", "--no-vmap")  # options of the sweep, which `train` does not get
 CODES = (0, 75, 3, 2, 1, 4)  # the exit codes of `train`, the worst last
+
+
+class Job(NamedTuple):
+    """One run to train."""
+
+    name: str  # of its directory, inside the whole's
+    about: str  # how the terminal names it
+    arguments: tuple[str, ...]  # of `genjax train`, without --workdir
 
 
 def by_processes(
     loaded: Loaded, grid: Grid, points: Sequence[Point], directory: Path, tell: Callable[[str], None]
 ) -> dict[str, Ended]:
     """Train points in processes, `jobs` at a time; one that fails does not stop the others."""
-    waiting, running, ended = deque(points), dict[str, _Child](), dict[str, Ended]()
-    with stop_requests((SIGTERM, SIGINT)) as asked, _cores(grid.options.jobs) as cores:
+    shared = (str(loaded.path), *without(grid.fixed, OWN))
+    jobs = [Job(point.name, described(point.swept), (*shared, *point.arguments)) for point in points]
+    return by_jobs(jobs, grid.options.jobs, directory, tell)
+
+
+def by_jobs(jobs: Sequence[Job], at_once: int, directory: Path, tell: Callable[[str], None]) -> dict[str, Ended]:
+    """Train runs in processes; one that fails does not stop the others.
+
+    Args:
+      jobs: the runs; each goes on where it stopped.
+      at_once: how many at a time.
+      directory: of the whole: each run and its log stand in it.
+      tell: gets a line whenever a run has ended.
+
+    Raises:
+      Preempted: asked to stop; the runs have saved their states.
+    """
+    waiting, running, ended = deque(jobs), dict[str, _Child](), dict[str, Ended]()
+    with stop_requests((SIGTERM, SIGINT)) as asked, _cores(at_once) as cores:
         while running or (waiting and not asked()):
-            while waiting and len(running) < grid.options.jobs and not asked():
-                point = waiting.popleft()
-                running[point.name] = _start(loaded, grid, point, directory, cores)
+            while waiting and len(running) < at_once and not asked():
+                job = waiting.popleft()
+                running[job.name] = _start(job, directory, cores, at_once > 1)
             for name, child in list(running.items()):
                 if asked() and not child.told:
                     child.process.send_signal(SIGTERM)
                     running[name] = child._replace(told=True)
                 elif child.process.poll() is not None:
                     ended[name] = _end(running.pop(name), directory, cores)
-                    tell(_line(directory, child.point, ended[name], f"{len(ended)}/{len(points)}"))
+                    tell(_line(directory, child.job, ended[name], f"{len(ended)}/{len(jobs)}"))
             time.sleep(0.05)
-    left = len(points) - sum(end.code == 0 for end in ended.values())
+    left = len(jobs) - sum(end.code == 0 for end in ended.values())
     if asked() and left:
-        what = f"stopped with {left} of {len(points)} points to go on with"
+        what = f"stopped with {left} of {len(jobs)} points to go on with"
         raise Preempted(what, "each run's state is saved", "run the same command again")
     return ended
 
 
 class _Child(NamedTuple):
-    point: Point
+    job: Job
     process: subprocess.Popen
     log: Path
     since: tuple[float, int]  # when it started, the size of its log then
@@ -56,25 +81,24 @@ class _Child(NamedTuple):
     told: bool = False
 
 
-def _start(loaded: Loaded, grid: Grid, point: Point, directory: Path, cores: deque) -> _Child:
-    log, run = directory / f"{point.name}.log", directory / point.name
-    command = [sys.executable, "-P", "-m", "genjax", "train", str(loaded.path), *without(grid.fixed, OWN)]
+def _start(job: Job, directory: Path, cores: deque, several: bool) -> _Child:
+    log, run = directory / f"{job.name}.log", directory / job.name
+    command = [sys.executable, "-P", "-m", "genjax", "train", *job.arguments, "--workdir", str(run)]
     # the children run this library, wherever it stands, and nothing that happens to lie in the current directory
     home = os.pathsep.join(filter(None, [str(Path(genjax.__file__).parent.parent), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": home}
-    if grid.options.jobs > 1:  # else the first of them takes most of a GPU's memory
+    if several:  # else the first of them takes most of a GPU's memory
         environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with open(log, "ab") as file:
         size = file.tell()
         process = subprocess.Popen(
-            [*command, *point.arguments, "--workdir", str(run)],
-            stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment,
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment,
             start_new_session=True,  # the terminal's Ctrl-C comes to us alone, and we pass it on once
         )  # fmt: skip
     core = cores.popleft() if cores else None
     if core:  # before its first thread: two pools of threads on the same cores slow each other down
         os.sched_setaffinity(process.pid, core)
-    return _Child(point, process, log, (time.monotonic(), size), core)
+    return _Child(job, process, log, (time.monotonic(), size), core)
 
 
 def _end(child: _Child, directory: Path, cores: deque) -> Ended:
@@ -121,8 +145,8 @@ def last_error(log: Path, start: int = 0) -> str:
     return "\n".join(found).removeprefix("error: ")
 
 
-def _line(directory: Path, point: Point, ended: Ended, count: str) -> str:
-    result = point_row(directory, point)["result"]
+def _line(directory: Path, job: Job, ended: Ended, count: str) -> str:
+    result = run_row(directory / job.name, {})["result"]
     what = f"{result['name']} {result['value']:.5g}" if ended.code == 0 and result else f"exit {ended.code}"
-    lines = [f"{count}  {described(point.swept)}: {what} ({ended.seconds:.0f} s)"]
+    lines = [f"{count}  {job.about}: {what} ({ended.seconds:.0f} s)"]
     return "\n  ".join(lines + (ended.message.splitlines() if ended.code else []))

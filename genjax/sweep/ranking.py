@@ -38,12 +38,16 @@ def point_row(directory: Path, point: Point, ended: Ended | None = None) -> Row:
       {"run", "fields", "state", "exit_code", "message", "seconds", "result", "results"}; `result` is the line of
       results.json that it is ranked by, None while there is none.
     """
-    run = directory / point.name
+    return run_row(directory / point.name, point.swept, ended)
+
+
+def run_row(run: Path, fields: Mapping[str, Any], ended: Ended | None = None) -> Row:
+    """What a run has reached: see `point_row`."""
     config, told = read_object(run / "config.json"), read_object(run / "results.json")
     lines = [line for line in told.get("results") or [] if isinstance(line, dict) and "value" in line]
     selected = [line for line in lines if line.get("name") == config.get("select")]
     return {
-        "run": str(run), "fields": dict(point.swept), "state": str(told.get("state") or "not started"),
+        "run": str(run), "fields": dict(fields), "state": str(told.get("state") or "not started"),
         "exit_code": ended.code if ended else None, "seconds": told.get("seconds"),
         "message": str((ended and ended.message) or told.get("message") or ""),
         "result": next(iter([*selected, *lines]), None), "results": lines,

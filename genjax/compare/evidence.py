@@ -1,0 +1,128 @@
+"""What likelihoods of unequal kinds say of each other, and what they do not.
+
+The negative log-likelihood of a model on a test set, L nats an example, is known exactly, or bounded on one side, or
+estimated with an unknown error.  So L <= u, where it is exact (u = L) or u is an upper bound, and L >= l, where it is
+exact or l is a lower bound.  That model A is better than model B is shown only by
+
+    l_B - u_A > 2 sqrt(s_A^2 + s_B^2),
+
+s the standard errors over the same test examples; their correlation, which is positive where hard examples are hard
+for both, is left out, so that the rule errs towards silence.  A bound that is worse than another number shows nothing:
+it may be loose.  What a bound does show is that the test set fits into so many nats; by this models can be ordered.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+SORTS = ("exact", "upper bound", "lower bound", "estimate")
+FLIPPED = {"upper bound": "lower bound", "lower bound": "upper bound"}  # from log p to -log p
+DEVIATIONS = 2.0
+
+
+class Likelihood(NamedTuple):
+    """What is known of -log p(x)."""
+
+    value: float  # nats an example, the mean over the test set
+    error: float  # its standard error
+    sort: str  # one of SORTS
+    kind: str  # as the run says it, such as "upper bound of -log p(x), k=1,000"
+
+
+def likelihood_of(lines: Sequence[Mapping[str, Any]]) -> Likelihood | None:
+    """The most telling number of -log p(x) among a run's results on the test set.
+
+    Args:
+      lines: of results.json: each {"name": "test/...", "value", "standard_error", "unit", "kind", ...}.
+
+    Returns:
+      An exact number where there is one, else the lowest upper bound, else the lowest estimate, else the highest lower
+      bound; None where no line tells of -log p(x) in nats.
+
+    >>> line = {"name": "test/nll", "value": 80.0, "standard_error": 0.5, "unit": "nats", "kind": "exact -log p(x)"}
+    >>> likelihood_of([line, {**line, "value": 79.0, "kind": "estimate of -log p(x)"}]).value
+    80.0
+    """
+    found = [read for line in lines if (read := _read(line)) is not None]
+    cost = lambda one: -one.value if one.sort == "lower bound" else one.value
+    order = ("exact", "upper bound", "estimate", "lower bound")
+    return min(found, key=lambda one: (order.index(one.sort), cost(one)), default=None)
+
+
+def shown_better(first: Likelihood, second: Likelihood) -> bool:
+    """Whether the numbers show that the first model is the better one: see the head of this file.
+
+    >>> exact, bound = Likelihood(80.0, 0.5, "exact", ""), Likelihood(82.0, 0.5, "upper bound", "")
+    >>> shown_better(exact, bound), shown_better(bound, exact)  # the bound may be loose
+    (False, False)
+    >>> shown_better(bound, Likelihood(90.0, 0.5, "exact", ""))
+    True
+    """
+    above, below = first.sort in ("exact", "upper bound"), second.sort in ("exact", "lower bound")
+    gap = second.value - first.value
+    return above and below and gap > DEVIATIONS * math.hypot(first.error, second.error)
+
+
+def findings(known: Mapping[str, Likelihood]) -> list[str]:
+    """What likelihoods support, in sentences: who guarantees least, who is shown worse than whom, what stays open.
+
+    Args:
+      known: by the name of a run.
+
+    >>> known = {"a": Likelihood(80.0, 0.5, "exact", ""), "b": Likelihood(82.0, 0.5, "upper bound", "")}
+    >>> for line in findings(known): print(line)
+    a guarantees the fewest nats: 80.00 ± 0.50.
+    a against b is open: 82.00 ± 0.50 is an upper bound of b, which may be loose.
+    """
+    sure = {name: one for name, one in known.items() if one.sort in ("exact", "upper bound")}
+    if not sure:
+        return ["No run guarantees a likelihood: there is no exact number and no upper bound of -log p(x)."]
+    best = min(sure, key=lambda name: sure[name].value)
+    told = [f"{best} guarantees the fewest nats: {_text(sure[best])}."]
+    others = sorted((name for name in known if name != best), key=lambda name: known[name].value)
+    worse = [name for name in others if shown_better(sure[best], known[name])]
+    if worse:
+        told.append(f"{best} is shown to be better than {', '.join(worse)}.")
+    for name in (name for name in others if name not in worse):
+        told.append(f"{best} against {name} is open: {_why(sure[best], known[name], name)}.")
+    beaten = [(a, b) for a in others for b in others if shown_better(known[a], known[b])]
+    return [*told, *(f"{a} is shown to be better than {b}." for a, b in beaten)]
+
+
+def not_dominated(scores: Mapping[str, Sequence[float]]) -> list[str]:
+    """The names whose scores, higher being better, no other reaches in all and surpasses in one.
+
+    >>> not_dominated({"a": (0.9, 0.5), "b": (0.8, 0.7), "c": (0.8, 0.4)})
+    ['a', 'b']
+    """
+    beats = lambda x, y: all(i >= j for i, j in zip(x, y, strict=True)) and tuple(x) != tuple(y)
+    return [name for name, own in scores.items() if not any(beats(other, own) for other in scores.values())]
+
+
+def _read(line: Mapping[str, Any]) -> Likelihood | None:
+    kind, value, error = str(line.get("kind", "")), line.get("value"), line.get("standard_error")
+    about = re.search(r"(-)?log p\(x\)", kind)
+    sort = next((sort for sort in SORTS if kind.startswith(sort)), None)
+    test = str(line.get("name", "")).startswith("test")
+    if not about or not sort or not test or line.get("unit") != "nats" or not isinstance(value, int | float):
+        return None
+    sort = "estimate" if "estimate" in kind else sort
+    error = float(error) if isinstance(error, int | float) and math.isfinite(error) else 0.0
+    return (
+        Likelihood(float(value), error, sort, kind)
+        if about[1]
+        else Likelihood(-float(value), error, FLIPPED.get(sort, sort), kind)
+    )
+
+
+def _why(best: Likelihood, other: Likelihood, name: str) -> str:
+    if other.sort == "upper bound":
+        return f"{_text(other)} is an upper bound of {name}, which may be loose"
+    if other.sort == "estimate":
+        return f"{_text(other)} of {name} is an estimate, which may err to either side"
+    return f"{_text(best)} and {_text(other)} are within {DEVIATIONS:g} standard errors of each other"
+
+
+def _text(one: Likelihood) -> str:
+    return f"{one.value:.2f} ± {one.error:.2f}"

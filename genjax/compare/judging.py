@@ -1,0 +1,103 @@
+"""What is measured of every member alike, whatever its experiment measures of itself: likelihood, samples, cost."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from genjax.compare.evidence import Likelihood, likelihood_of
+from genjax.compare.members import Member, lines_of, tested_on
+from genjax.errors import BadInput
+from genjax.evaluate import averaged_state
+from genjax.listing import read_object
+from genjax.metrics.samples import neighbourhoods
+from genjax.saved import open_run
+
+ENOUGH = 12  # of each kind of image: the fifth neighbour of each needs at least so many
+
+
+class Judged(NamedTuple):
+    """What a row of the comparison shows."""
+
+    name: str
+    directory: Path
+    title: str  # the first line of the experiment's docstring
+    data: str
+    tested: str  # digest of the test examples
+    likelihood: Likelihood | None
+    dims: int  # numbers an example; 0: sequences
+    samples: np.ndarray | None  # [n, H, W, C] in [0, 1]
+    scores: Mapping[str, float]  # precision, recall, density, coverage, in pixels; empty without images
+    outcome: Mapping[str, Any]  # results.json: parameters, seconds, ...
+    config: Mapping[str, Any]
+
+
+def judge(member: Member, count: int) -> Judged:
+    """Read a finished run, draw samples and measure them.
+
+    Args:
+      member: its run is finished.
+      count: samples, at most; as many as there are test images if those are fewer.
+
+    Raises:
+      BadInput: the run measures nothing on test examples.
+      Damaged: no checkpoint can be read.
+    """
+    run, lines = open_run(str(member.directory), None, None, None), lines_of(member)
+    config, outcome = (read_object(member.directory / f"{name}.json") for name in ("config", "results"))
+    tested = tested_on(run.experiment)
+    if not tested:
+        raise BadInput(
+            f"{member.name} measures nothing on test examples",
+            'an experiment with an evaluation whose name begins with "test"',
+        )
+    real = _test_images(run.experiment, count)
+    drawn = None if real is None or run.experiment.sample is None else _samples(run, len(real))
+    known = real is not None and drawn is not None and drawn.shape == real.shape and len(drawn) >= ENOUGH
+    scores = neighbourhoods(_flat(real), _flat(drawn)) if known else {}
+    title = str((config.get("experiment") or {}).get("title", ""))
+    dims = real[0].size if real is not None else 0
+    return Judged(
+        member.name, member.directory, title, run.experiment.data, tested, likelihood_of(lines), dims,
+        drawn, scores, outcome, config,
+    )  # fmt: skip
+
+
+def check_same_data(found: Sequence[Judged]) -> None:
+    """Refuse runs that were tested on different examples, or on one set prepared in two ways.
+
+    Raises:
+      BadInput: names the two runs and their data.
+    """
+    first = found[0]
+    for other in found[1:]:
+        if (other.data, other.tested) != (first.data, first.tested):
+            same = "the same name, other examples" if other.data == first.data else f"{other.name}: {other.data}"
+            raise BadInput(
+                f"{first.name} and {other.name} were tested on different data",
+                f"{first.name}: {first.data}; {same}",
+                "compare runs of one data set, tested on the same examples",
+            )
+
+
+def _test_images(experiment: Any, count: int) -> np.ndarray | None:
+    """Test images as a loss sees them, spread over the whole split: [n, H, W, C] in [0, 1]."""
+    split = next(e.split for name, e in sorted(experiment.evaluations.items()) if name.startswith("test"))
+    images = split.arrays.get("image")
+    if images is None or np.ndim(images) != 4:
+        return None
+    rows = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))
+    batch = {name: array[rows] for name, array in split.arrays.items()}
+    return np.asarray(split.prepare(batch, jax.random.key(0))["image"])
+
+
+def _samples(run: Any, count: int) -> np.ndarray | None:
+    draw = jax.jit(run.experiment.sample, static_argnums=2)
+    drawn = np.asarray(draw(averaged_state(run.state), jax.random.fold_in(run.keys.evaluate, 2**30), count))
+    return drawn if drawn.ndim == 4 else None
+
+
+def _flat(images: Any) -> np.ndarray:
+    return np.asarray(images, np.float64).reshape(len(images), -1)

@@ -1,0 +1,211 @@
+"""`genjax compare`: which number shows what, which runs may stand side by side, and what the table holds."""
+
+import json
+
+import numpy as np
+import pytest
+
+from genjax.cli import main
+from genjax.compare.command import compare_options
+from genjax.compare.evidence import Likelihood, findings, likelihood_of, not_dominated, shown_better
+from genjax.compare.members import read_members
+from genjax.compare.published import read_published
+from genjax.errors import BadInput
+
+LEVELS = '''"""Independent pixels of {name}."""
+import jax, jax.numpy as jnp, numpy as np, optax
+from genjax import Evaluation, Experiment, Out, Quantity, Stage, minimize
+from genjax.data import batches, digits, take
+
+def experiment(slack: float = {slack}, steps: int = 30, few: bool = False):
+    data = digits()
+    level = lambda batch: jnp.round(batch["image"].reshape(-1, 64) * 16).astype(jnp.int32)
+    def nll(params, batch):
+        log_p = jax.nn.log_softmax(params["logits"])
+        return slack - jnp.take_along_axis(log_p[None], level(batch)[:, :, None], 2).sum((1, 2))
+    loss = lambda params, state, batch, key: Out(nll(params, batch))
+    def sample(state, key, n):
+        drawn = jax.random.categorical(key, state.params["logits"], shape=(n, 64))
+        return drawn.reshape(n, 8, 8, 1) / 16.0
+    learner = minimize(loss, optax.adam(0.1), lambda key, batch: {{"logits": jnp.zeros((64, 17))}})
+    test = data.test._replace(arrays=take(data.test.arrays, slice(100))) if few else data.test
+    measure = lambda state, batch, key: {{"nll": nll(state.params, batch)}}
+    told = {{"nll": Quantity("{kind} -log p(x)")}}
+    return Experiment([Stage("pixels", learner, batches(data.train, 50), steps)],
+        {{"test": Evaluation(measure, test, 50, told, True)}}, sample, data=data.name)
+'''
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, kind, slack in (("tight", "exact", 0.0), ("loose", "upper bound of", 3.0)):
+        text = LEVELS.format(name=name, kind=kind, slack=slack)
+        (tmp_path / f"{name}.py").write_text(text)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_experiments_are_trained_measured_alike_and_told_with_their_kinds(files, capfd):
+    (files / "list.txt").write_text("tight.py  # exact\n\nloose.py --steps 40\n")
+    (files / "papers.csv").write_text("name,value,kind,source\nother,150.5,exact -log p(x),A 2020\n")
+    command = ["compare", "@list.txt", "--workdir", "runs/all", "--published", "papers.csv", "--n", "100"]
+    assert main(command) == 0
+    out = capfd.readouterr().out
+    told = json.loads((files / "runs/all/compare.json").read_text())
+    first, second = told["runs"]
+    assert (first["name"], second["name"]) == ("tight", "loose-steps_40")
+    results = json.loads((files / "runs/all/tight/results.json").read_text())
+    assert first["likelihood"]["value"] == results["results"][0]["value"]
+    assert (first["likelihood"]["sort"], second["likelihood"]["sort"]) == ("exact", "upper bound")
+    assert first["parameters"] == 64 * 17 and first["samples"] == 100 and 0 <= first["scores"]["precision"] <= 1
+    assert "loose-steps_40 is an upper bound" in out or "may be loose" in out
+    assert "[other]" in out and "<= " in out and "to train: 2" in out
+    assert "steps=60,120" in told["next"]  # its last step is its best
+    assert (files / "runs/all/compare.png").stat().st_size > 1000
+    page = (files / "runs/all/compare.html").read_text()
+    assert "tight" in page and "data:image/png" in page and "150.50" in page
+
+    assert main(command) == 0  # nothing is trained twice
+    assert "to train: 0" in capfd.readouterr().out
+    assert main(["compare", "runs/all/tight", "runs/all/loose-steps_40"]) == 0
+    assert main(["compare", "runs/all/tight", "tight.py --few", "--workdir", "runs/few"]) == 2
+    error = capfd.readouterr().err
+    assert "tight and tight-few were tested on different data" in error and len(error.splitlines()) <= 3
+
+
+EXACT, BOUND = Likelihood(80.0, 0.3, "exact", ""), Likelihood(82.0, 0.3, "upper bound", "")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shown"),
+    [
+        (EXACT, EXACT._replace(value=81.0), True),
+        (EXACT, EXACT._replace(value=80.8), False),  # within two standard errors of the difference, 0.85
+        (EXACT._replace(value=81.0), EXACT, False),
+        (EXACT, BOUND, False),  # the bound may be loose
+        (BOUND, EXACT._replace(value=84.0), True),  # it is at most 82
+        (BOUND, BOUND._replace(value=99.0), False),
+        (BOUND, EXACT._replace(value=84.0, sort="lower bound"), True),
+        (EXACT, EXACT._replace(value=99.0, sort="estimate"), False),
+        (EXACT._replace(sort="estimate"), EXACT._replace(value=99.0), False),
+    ],
+)
+def test_what_shows_that_a_model_is_better(first, second, shown):
+    assert shown_better(first, second) is shown
+
+
+def test_every_claim_holds_for_all_truths_that_the_numbers_allow():
+    rng = np.random.default_rng(0)
+    sorts = ("exact", "upper bound", "lower bound", "estimate")
+    claims = 0
+    for _ in range(4_000):
+        truth = rng.uniform(70, 90, 2)
+        known = []
+        for value in truth:
+            sort = sorts[rng.integers(4)]
+            off = {"exact": 0.0, "upper bound": rng.exponential(5), "lower bound": -rng.exponential(5)}
+            known.append(Likelihood(value + off.get(sort, rng.normal(0, 10)), 0.0, sort, ""))
+        if shown_better(*known):
+            claims += 1
+            assert truth[0] < truth[1]
+    assert claims > 300  # it is not silence that makes it right
+
+
+def test_the_most_telling_number_of_a_run_is_taken():
+    line = {"name": "test/nll", "standard_error": 0.5, "unit": "nats", "value": 82.0}
+    bound = {**line, "kind": "upper bound of -log p(x)"}
+    assert likelihood_of([bound, {**bound, "value": 81.0, "name": "test/iwae"}]).value == 81.0
+    assert likelihood_of([bound, {**line, "value": 90.0, "kind": "exact -log p(x)"}]).sort == "exact"
+    assert likelihood_of([{**bound, "name": "validation/nll"}]) is None
+    assert likelihood_of([{**bound, "unit": "bits/dim"}]) is None
+    assert likelihood_of([{**line, "kind": "exact log Z"}]) is None
+    flipped = likelihood_of([{**line, "value": -140.0, "kind": "exact log p(x)"}])
+    assert (flipped.value, flipped.sort) == (140.0, "exact")
+    assert likelihood_of([{**line, "value": -140.0, "kind": "lower bound of log p(x)"}]).sort == "upper bound"
+    assert likelihood_of([{**bound, "kind": "estimate of an upper bound of -log p(x)"}]).sort == "estimate"
+
+
+def test_the_findings_name_who_is_shown_and_what_is_open():
+    told = findings({"a": EXACT, "b": BOUND, "c": EXACT._replace(value=99.0), "d": BOUND._replace(sort="estimate")})
+    assert told[0] == "a guarantees the fewest nats: 80.00 ± 0.30."
+    assert told[1] == "a is shown to be better than c."
+    assert [line.partition(" is open")[0] for line in told[2:4]] == ["a against b", "a against d"]
+    assert told[4:] == ["b is shown to be better than c."]
+    assert "guarantees a likelihood" in findings({"d": BOUND._replace(sort="estimate")})[0]
+
+
+def test_scores_that_nobody_dominates():
+    assert not_dominated({"a": (0.5, 0.5), "b": (0.5, 0.5), "c": (0.4, 0.6), "d": (0.4, 0.5)}) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["tight.py"], "1 to compare"),
+        ([], "0 to compare"),
+        (["tight.py", "tight.py"], "tight is named twice"),
+        (["tight.py --workdir x", "loose.py"], "--workdir of tight.py"),
+        (["tight.py --step 3", "loose.py"], "unknown option --step"),
+        (["'tight.py", "loose.py"], "No closing quotation"),
+        (["@nothing.txt"], "the list nothing.txt cannot be read"),
+        (["missing.py", "loose.py"], "missing.py"),
+        ([".", "loose.py"], "is not a run directory"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(files, words, what):
+    with pytest.raises(BadInput) as refused:
+        read_members(words, files / "runs")
+    assert what in refused.value.lines[0] and len(refused.value.lines) <= 3
+    assert not (files / "runs").exists()
+
+
+def test_an_unfinished_run_is_refused(files):
+    (files / "run").mkdir()
+    told = {"run_id": "a", "facts": {}, "experiment": {"name": "a", "file": "a.py", "folder": ".", "fields": {}}}
+    (files / "run/config.json").write_text(json.dumps(told))
+    with pytest.raises(BadInput, match="run is not finished"):
+        read_members(["run", "tight.py"], files / "runs")
+
+
+@pytest.mark.parametrize("given", [["--jobs", "0"], ["--n", "3"], ["--what"]])
+def test_options_outside_their_range(given):
+    with pytest.raises(BadInput):
+        compare_options(["a", "b", *given])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a,b\n", "name,value,kind,source\nx,1,exact\n", "name,value,kind,source\nx,nan,exact,A\n",
+             "name,value,kind,source\nx,one,exact,A\n", "name,value,kind,source\nx,1,guess,A\n"]
+)  # fmt: skip
+def test_a_damaged_table_of_papers_is_refused(tmp_path, text):
+    (tmp_path / "papers.csv").write_text(text)
+    with pytest.raises(BadInput):
+        read_published(tmp_path / "papers.csv")
+
+
+def test_the_published_table_reads(request):
+    found = read_published(request.config.rootpath / "experiments" / "published_binarized_mnist.csv")
+    assert len(found) == 12 and found == sorted(found, key=lambda one: one.value)
+
+
+@pytest.mark.slow
+def test_families_on_the_digits_in_a_shortened_form(request, tmp_path, capfd):
+    folder = request.config.rootpath / "experiments"
+    listed = [line.split()[0] for line in (folder / "families_digits.txt").read_text().splitlines() if line[0] != "#"]
+    short = {
+        "vae_digits.py": "--steps 60 --samples 20",
+        "rbm_digits.py": "--grey --steps 200 --hidden 4 --betas 20",
+        "gan_digits.py": "--steps 40",
+    }
+    assert set(short) <= set(listed) and all((folder / file).is_file() for file in listed)
+    lines = [f"{folder / file} {options}" for file, options in short.items()]
+    assert main(["compare", *lines, "--workdir", str(tmp_path / "all"), "--jobs", "2", "--n", "60"]) == 0
+    told = json.loads((tmp_path / "all/compare.json").read_text())
+    sorts = {run["name"].partition("-")[0]: run["likelihood"] and run["likelihood"]["sort"] for run in told["runs"]}
+    assert sorts == {"vae_digits": "upper bound", "rbm_digits": "exact", "gan_digits": None}
+    assert all(run["samples"] == 60 and len(run["scores"]) == 4 for run in told["runs"])
+    assert len({run["tested"] for run in told["runs"]}) == 1
+    values = [run["likelihood"]["value"] for run in told["runs"] if run["likelihood"]]
+    assert all(90 < value < 64 * np.log(17) for value in values)  # better than uniform, after seconds
+    assert "gan_digits-steps_40: no likelihood is known" in " ".join(told["conclusions"])
