@@ -3,6 +3,7 @@
 from genjax.data.batches import batches
 from genjax.data.digits import digits
 from genjax.data.files import from_file
+from genjax.data.labelled import few_labels, with_unlabelled
 from genjax.data.moving import moving_mnist
 from genjax.data.proteins import fasta_text, proteins
 from genjax.data.rolls import jsb_chorales, rolls_file
@@ -28,6 +29,7 @@ __all__ = [  # noqa: RUF022 (in reading order)
     "batches",
     "stacked",
     "windows",
+    "with_unlabelled",
     "pieces",
     "streamed",
     "digits",
@@ -41,6 +43,7 @@ __all__ = [  # noqa: RUF022 (in reading order)
     "tiny_shakespeare",
     "names",
     "jsb_chorales",
+    "few_labels",
     "from_file",
     "text_file",
     "rolls_file",

@@ -19,6 +19,11 @@ from genjax.errors import BadInput
 from genjax.types import Array
 
 BINS = 15  # as in the paper
+CLASSIFICATION = {
+    "error": ("exact, share of wrong answers", "%"),
+    "nll": ("exact -log p(label | x)", "nats"),
+    "calibration": (f"expected calibration error, {BINS} bins", "%"),
+}
 
 
 class Reliability(NamedTuple):
@@ -57,6 +62,31 @@ def reliability(logits: Array, label: Array, bins: int = BINS) -> Reliability:
     number = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(number, right - sure, minlength=bins)  # of a bin: its rows times its gap
     return Reliability(confusion, float(right.mean()), float(np.abs(gaps).sum() / len(label)))
+
+
+def classification(logits: Array, label: Array) -> dict[str, float | tuple[float, float]]:
+    """What is told of every classifier: errors, surprise, calibration.
+
+    Args:
+      logits: [N, K].
+      label: [N] classes, 0 to K - 1.
+
+    Returns:
+      A number for each of `CLASSIFICATION`, those that are means with their standard errors.
+
+    Raises:
+      BadInput: as `reliability`.
+
+    >>> found = classification(np.log([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.2, 0.8]]), [0, 1, 1, 1])
+    >>> found["error"], round(found["calibration"], 2)  # of those it gives 0.9, half are right
+    ((25.0, 25.0), 30.0)
+    """
+    logits, label = _checked(logits, label)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    nll = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(label)), label]
+    told = lambda x: (float(x.mean()), float(x.std(ddof=1) / np.sqrt(len(x))) if len(x) > 1 else 0.0)
+    wrong = 100.0 * (logits.argmax(axis=1) != label)
+    return {"error": told(wrong), "nll": told(nll), "calibration": 100.0 * reliability(logits, label).calibration_error}
 
 
 def reliability_text(found: Reliability) -> str:
