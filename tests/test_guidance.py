@@ -59,6 +59,40 @@ def test_labels_and_their_absence_in_one_call():
     rejects(check_labelled, twice)
 
 
+def check_rescaled(rescale):
+    """At 1 an example has the deviation of the conditional x', at 0 guidance's, between them the mean of both."""
+    label = lambda z, t: LABEL(z, t) * jnp.arange(1.0, 6.0)[:, None]
+    far = guidance.guided(label, NONE, 3.0)(Z, T)
+    whole = rescale(label, NONE, 3.0, 1.0)(Z, T)
+    np.testing.assert_allclose(jnp.std(whole, axis=1), jnp.std(label(Z, T), axis=1), rtol=1e-5)
+    np.testing.assert_allclose(whole / norms(whole), far / norms(far), atol=1e-5)
+    np.testing.assert_allclose(rescale(label, NONE, 3.0, 0.0)(Z, T), far, atol=1e-5)
+    np.testing.assert_allclose(rescale(label, NONE, 3.0, 0.5)(Z, T), 0.5 * (far + whole), rtol=1e-4, atol=1e-5)
+
+
+def norms(x):
+    return jnp.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_rescaled_guidance_keeps_the_contrast():
+    check_rescaled(guidance.rescaled)
+    rejects(check_rescaled, lambda better, worse, w, share: guidance.rescaled(better, worse, w, 1 - share))
+
+    def planted(of_label, axis):
+        def rescale(better, worse, w, share):
+            far, kept = guidance.guided(better, worse, w)(Z, T), (better if of_label else worse)(Z, T)
+            deviation = lambda x: jnp.std(x, axis=axis, keepdims=True)
+            return lambda z, t: far * (share * deviation(kept) / deviation(far) + 1 - share)
+
+        return rescale
+
+    check_rescaled(planted(True, 1))
+    rejects(check_rescaled, planted(False, 1))  # of the network without a label
+    rejects(check_rescaled, planted(True, (0, 1)))  # of the whole batch
+    same = guidance.rescaled(lambda z, t: 0 * z + 2.0, lambda z, t: 0 * z + 1.0, 3.0, 1.0)(Z, T)  # no contrast at all
+    np.testing.assert_allclose(same, 4.0)
+
+
 def recursion(process, grid, classes, weight):
     """Mean and deviation of DDIM's samples when x' = (1 - w) x'_crowd + w x'_class of normals: all steps are linear."""
     mean, deviation = 0.0, float(process.sigma(grid[0]))
@@ -206,6 +240,8 @@ def test_data_are_encoded_and_come_back():
     ("make", "said"),
     [
         (lambda: guidance.guided(LABEL, NONE, -1.0), "guidance = -1.0"),
+        (lambda: guidance.rescaled(LABEL, NONE, -1.0), "guidance = -1.0"),
+        (lambda: guidance.rescaled(LABEL, NONE, 2.0, 1.1), "share = 1.1"),
         (lambda: guidance.labelled(LABEL, jnp.zeros(3, int), jnp.array(9), -1.0), "guidance = -1.0"),
         (lambda: guidance.labelled(LABEL, jnp.zeros(3, int), jnp.zeros(2, int), 1.0), "the label of none [2]"),
         (lambda: guidance.labelled(LABEL, jnp.array(3), jnp.array(9), 1.0), "labels []"),

@@ -2,6 +2,7 @@ r"""Denoisers made of denoisers: guidance by a label or by a worse network, and 
 
     classifier-free   x' = x'_none + w (x'_label - x'_none)             (Ho and Salimans 2022, eq. 6, their w + 1)
     autoguidance      x' = x'_worse + w (x'_good - x'_worse)            (Karras 2024, eq. 3)
+    rescaled          x' (phi deviation(x'_label) / deviation(x') + 1 - phi)   (Lin 2024, eqs. 14 to 16)
 
 w = 0 is the unconditional (or the worse) network, w = 1 the conditional (or the good) one, w > 1 goes beyond it:
 samples that are more typical and less varied.  The mixture of scores, of noises, of v and of x' is the same mixture,
@@ -10,7 +11,8 @@ because all are affine in x' with the same z.  With guidance the samples follow 
 Sources: Ho and Salimans, Classifier-Free Diffusion Guidance, 2022, https://arxiv.org/abs/2207.12598; Kynkaanniemi et
 al., Applying Guidance in a Limited Interval, 2024, https://arxiv.org/abs/2404.07724; Karras et al., Guiding a Diffusion
 Model with a Bad Version of Itself, 2024, https://arxiv.org/abs/2406.02507; Saharia et al., Imagen, 2022,
-https://arxiv.org/abs/2205.11487, section 2.3.
+https://arxiv.org/abs/2205.11487, section 2.3; Lin et al., Common Diffusion Noise Schedules and Sample Steps are Flawed,
+2024, https://arxiv.org/abs/2305.08891, section 3.4.
 """
 
 import math
@@ -87,6 +89,42 @@ def labelled(
     def denoise(z: jax.Array, t: jax.Array) -> jax.Array:
         given, none = jnp.split(network(jnp.concatenate([z, z]), jnp.concatenate([t, t]), both), 2)
         return none + weight * (given - none)
+
+    return denoise
+
+
+def rescaled(better: Denoise, worse: Denoise, weight: float, share: float = 0.7) -> Denoise:
+    """Guidance whose x' has no more contrast than without: deviations of an example's numbers are partly set back.
+
+    Args:
+      better: conditional, or good.
+      worse: unconditional, or worse; asked at the same z and t.
+      weight: w, at least 0.
+      share: phi in [0, 1]: 0 is `guided`; at 1 every example's deviation is that of the conditional x'; 0.7 usual.
+
+    Returns:
+      Denoise.
+
+    Raises:
+      BadInput: a negative w, or none; a share outside [0, 1].
+
+    Source: Lin et al., 2024, eqs. 14 to 16, there of the network's output, here of x'.
+
+    >>> one, two = lambda z, t: z, lambda z, t: 3.0 * z
+    >>> rescaled(two, one, 2.0, 1.0)(jnp.array([[1.0, -1.0]]), jnp.zeros(1)).round(4).tolist()  # of 5, -5 by guidance
+    [[3.0, -3.0]]
+    """
+    _check_weight(weight)
+    if not 0 <= share <= 1:
+        raise BadInput(f"share = {share} of rescaled guidance", "allowed: from 0 (none) to 1; 0.7 is usual")
+    deviation = lambda x: jnp.std(x, axis=tuple(range(1, x.ndim)), keepdims=True)
+
+    def denoise(z: jax.Array, t: jax.Array) -> jax.Array:
+        given, none = better(z, t), worse(z, t)
+        x = none + weight * (given - none)
+        spread = deviation(x)
+        ratio = jnp.where(spread > 0, deviation(given) / jnp.where(spread > 0, spread, 1.0), 1.0)
+        return x * (share * ratio + 1.0 - share)
 
     return denoise
 
