@@ -82,8 +82,12 @@ def start(
 
 
 def serve(train: Callable[[int], bool], **told: Any) -> None:
-    """The worker's side: `train(updates)` blocks until all is done, and says whether the loss is finite."""
-    print(json.dumps({"ready": True, **told}), flush=True)
+    """The worker's side: `train(updates)` blocks until all is done, and says whether the loss is finite.
+
+    What is `told` is said after the first update, with the processor's seconds `spent` until then.
+    """
+    spent = sum(os.times()[:4])  # of this process and of the compilers that it started
+    print(json.dumps({"ready": True, "spent": spent, **told}), flush=True)
     for line in sys.stdin:
         processor, clock = time.process_time(), time.perf_counter()
         finite = train(int(line))
@@ -92,7 +96,7 @@ def serve(train: Callable[[int], bool], **told: Any) -> None:
         print(json.dumps(seconds), flush=True)
 
 
-def serve_steps(step: Callable[[], Any]) -> None:
+def serve_steps(step: Callable[[], Any], **told: Any) -> None:
     """`serve` of a peer whose update is one call that returns its loss: NumPy's, PyTorch's."""
 
     def train(updates: int) -> bool:
@@ -101,7 +105,7 @@ def serve_steps(step: Callable[[], Any]) -> None:
         return math.isfinite(float(value))
 
     train(1)
-    serve(train)
+    serve(train, **told)
 
 
 def interleaved(peers: Sequence[Peer], rounds: int, seconds: float, warm: int = 20) -> dict[str, list[Times]]:
