@@ -44,12 +44,13 @@ from genjax.losses.couplings import drop_labels
 from genjax.losses.denoising import denoising_loss, likelihood_weight, v_error
 from genjax.metrics.samples import NEIGHBOURHOODS, neighbourhoods
 from genjax.models.unet import UNet
-from genjax.samplers.ddim import dpm_solver_2m
+from genjax.samplers.ddim import ancestral, dpm_solver_2m
 from genjax.samplers.diffusion import sample as sampled
 from genjax.samplers.diffusion import sample_from, trajectory
 from genjax.samplers.grids import uniform, uniform_log_snr
 from genjax.samplers.guidance import labelled
 from genjax.samplers.latents import tiles
+from genjax.samplers.projection import projected, repeated, shrunk
 from genjax.samplers.restoring import encode, inpaint
 
 D, LEVELS, NONE = 64, 17, 10
@@ -137,6 +138,16 @@ def experiment(
         rows = jnp.stack([x, jnp.where(mask, x, -1.0), *found], axis=1).reshape(-1, 8, 8, 1)
         return tiles(apart(pictures(rows)), 7, scale=4)
 
+    def enlarged(state, key):  # test digits; as 4x4 and as 2x2 means, after each three digits of these means
+        x = jnp.repeat(scaled(jnp.asarray(data.test.arrays["image"][:8], jnp.float32) / (LEVELS - 1)), 3, axis=0)
+        model, columns = denoise(state.params, none(x)), [x[::3, None]]
+        for factor in (2, 4):
+            seen, steps = shrunk(factor), uniform(process, 50)
+            fixed, again = projected(model, seen, seen.measure(x)), repeated(ancestral(), 5)
+            drawn = sampled(process, fixed, again, steps, jax.random.fold_in(key, factor), x.shape)
+            columns += [seen.back(seen.measure(x[::3]))[:, None], drawn.reshape(8, 3, 8, 8, 1)]
+        return tiles(apart(pictures(jnp.concatenate(columns, axis=1).reshape(-1, 8, 8, 1))), 9, scale=4)
+
     def preview(state, key):  # what the network takes the digits to be, along the steps
         label = jnp.arange(NONE)
         seen = trajectory(process, model_of(state, label), dpm_solver_2m(), uniform(process, 12), key, (NONE, 8, 8, 1))
@@ -175,7 +186,13 @@ def experiment(
             "test_samples": Evaluation(measure, data.test, 250, kinds, final=True, of_all=judged),
         },
         sample=sample,
-        pictures={"classes": by_class, "steps": preview, "lower_halves": restored, "walk": between},
+        pictures={
+            "classes": by_class,
+            "steps": preview,
+            "lower_halves": restored,
+            "enlarged": enlarged,
+            "walk": between,
+        },
         data=data.name,
         denoising=Denoising(process, denoise, (8, 8, 1), scaled, pictures, NONE),
     )

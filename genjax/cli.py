@@ -133,7 +133,7 @@ def _edit(arguments: list[str]) -> int:
     from genjax.denoised import EditOptions, edit_run
 
     path, rest = first_argument(arguments, "genjax edit RUN", EditOptions, "a run directory")
-    about = "Finishes or redraws a picture with a diffusion model."
+    about = "Finishes, redraws or enlarges a picture with a diffusion model."
     options, _ = parse(f"genjax edit {path}", about, EditOptions, rest)
     _prepare()
     return edit_run(path, options)
@@ -219,7 +219,7 @@ COMMANDS = {
     "resume": Command("resume RUN", "go on with a run", _resume),
     "evaluate": Command("evaluate RUN", "measure a checkpoint", _evaluate),
     "sample": Command("sample RUN --n 64 --out grid.png", 'draw samples; --prompt "..." goes on with a text', _sample),
-    "edit": Command("edit RUN --image FILE", "finish or redraw a picture with a diffusion model", _edit),
+    "edit": Command("edit RUN --image FILE", "finish, redraw or enlarge a picture with a diffusion model", _edit),
     "sweep": Command("sweep FILE field=a,b seed=0:3", "train a grid of runs and rank them", _sweep),
     "compare": Command("compare RUN RUN | @LIST", "one table of runs and experiments on the same data", _compare),
     "list": Command("list [FOLDER] | list runs [FOLDER]", "experiments with paper and measured number; runs", _list),

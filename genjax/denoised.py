@@ -1,7 +1,8 @@
 """A diffusion run at the command line: `genjax sample RUN --sampler`, and `genjax edit RUN --image X`.
 
-Both use what `Experiment(denoising=...)` says of the model: its process, its denoiser, how pictures and data go into
-each other.  They choose how many steps are taken, by which solver and with how much guidance, without training again.
+A picture is redrawn from a noisy copy, finished where a mask is white, or enlarged.  Both commands use what
+`Experiment(denoising=...)` says of the model: its process, its denoiser, how pictures and data go into each other.
+They choose how many steps are taken, by which solver and with how much guidance, without training again.
 """
 
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from genjax.samplers.diffusion import Solver
 from genjax.samplers.diffusion import sample as sampled
 from genjax.samplers.grids import uniform, uniform_log_snr
 from genjax.samplers.guidance import labelled
+from genjax.samplers.projection import masked, projected, repeated, shrunk
 from genjax.samplers.restoring import inpaint, redraw
 from genjax.saved import SampleOptions, check_out, open_run
 from genjax.types import Key, Params, State
@@ -36,18 +38,20 @@ SOLVERS: dict[str, Callable[[], Solver]] = {
     "heun": ode.heun,
     "churn": ode.churn,
 }
-STEPS = 50
+STEPS, REPEATS = 50, 10
 
 
 class EditOptions(NamedTuple):
     """Options of `genjax edit RUN`."""
 
     image: str = ""
-    """A picture of the size that the model draws."""
+    """A picture of the size that the model draws; with --enlarge, smaller by that factor."""
     mask: str | None = None
     """A grey picture of the same size: what is white is drawn anew; default: all, from the picture made noisy."""
+    enlarge: int | None = None
+    """A factor: pixels of the picture are taken for means of squares with so long a side; not with --mask."""
     strength: float = 0.5
-    """Without a mask: the share of the steps that is taken; at 1 nothing of the picture is left."""
+    """Of a picture that is redrawn: the share of the steps that is taken; at 1 nothing of the picture is left."""
     n: int = 8
     """How many results."""
     out: str = "edited.png"
@@ -58,8 +62,8 @@ class EditOptions(NamedTuple):
     """w: 0 without the label, 1 the label alone, above 1 beyond it; needs --label; default: 1 where it is given."""
     steps: int = STEPS
     """Of the sampler."""
-    sampler: Literal["ddim", "ddpm", "2m", "euler", "heun", "churn"] = "2m"
-    """Without a mask; with one, steps are DDPM's."""
+    sampler: Literal["ddim", "ddpm", "2m", "euler", "heun", "churn"] | None = None
+    """Default: 2m; with --mask or --enlarge ddpm, whose steps are taken ten times each; there not 2m."""
     step: int | None = None
     """The checkpoint of this step; default: the best where the experiment selects one, else the newest."""
     seed: int = 0
@@ -137,25 +141,48 @@ def edit_run(path: str, options: EditOptions) -> int:
             f"--guidance {options.guidance} without --label", "it says how much a label counts", "add --label"
         )
     label = told.classes if label is None else label  # none
-    image = _read(told, options.image, told.shape[-1])
+    factor = _factor(told, options)
+    image = _read(told, options.image, told.shape[-1], factor)
     mask = None if options.mask is None else _read(told, options.mask, 1) >= 0.5
-    known = jnp.repeat(told.encode(jnp.asarray(image)[None]), options.n, axis=0)
-    grid, solver = grid_of(told, options.steps), SOLVERS[options.sampler]()
+    shown = np.asarray(shrunk(factor).back(jnp.asarray(image)[None]))
+    known = jnp.repeat(told.encode(jnp.asarray(shown)), options.n, axis=0)
     if not 0 < options.strength <= 1:
         raise BadInput(f"--strength {options.strength}", "allowed: above 0, at most 1", "--strength 0.5")
+    way = _way(told, options, known, mask)
 
     def edited(state: State, key: Key) -> jax.Array:
         model = _model(told, state.params, _labels(told, label, options.n), weight)
-        if mask is None:
-            return told.decode(redraw(told.process, model, solver, grid, key, known, options.strength))
-        keep = jnp.broadcast_to(jnp.asarray(~mask)[None], known.shape)
-        return told.decode(inpaint(told.process, model, grid, key, known, keep))
+        return told.decode(way(model, key))
 
     with explained("edit"):
         drawn = jax.jit(edited)(averaged_state(run.state), jax.random.fold_in(run.keys.evaluate, 2**30))
-    save_png(out, draw(np.concatenate([image[None], np.asarray(drawn)])))
+    save_png(out, draw(np.concatenate([shown, np.asarray(drawn)])))
     print(f"{options.n} results of step {run.step:,} beside {options.image} in {out}")
     return 0
+
+
+def _way(
+    told: Denoising, options: EditOptions, known: jax.Array, mask: np.ndarray | None
+) -> Callable[[Denoise, Key], jax.Array]:
+    """(model, key) -> data: redrawn, finished or enlarged; what does not fit is refused before anything is compiled."""
+    process, grid, plain = told.process, grid_of(told, options.steps), mask is None and options.enlarge is None
+    name = options.sampler or ("2m" if plain else "ddpm")
+    if name == "2m" and not plain:
+        raise BadInput(
+            "--sampler 2m with --mask or --enlarge",
+            "it looks back at the step before, and steps are repeated here; allowed: ddim, ddpm, euler, heun, churn",
+        )
+    solver = SOLVERS[name]()
+    solver.plan(process, grid)
+    if plain:
+        return lambda model, key: redraw(process, model, solver, grid, key, known, options.strength)
+    keep = None if mask is None else jnp.broadcast_to(jnp.asarray(~mask)[None], known.shape)
+    if keep is not None and options.sampler is None:
+        return lambda model, key: inpaint(process, model, grid, key, known, keep, REPEATS)
+    seen = shrunk(options.enlarge or 1) if keep is None else masked(keep)
+    again = repeated(solver, REPEATS)
+    fixed = lambda model: projected(model, seen, seen.measure(known))
+    return lambda model, key: sampled(process, fixed(model), again, grid, key, known.shape)
 
 
 def _told(denoising: Denoising | None, path: str) -> Denoising:
@@ -191,8 +218,25 @@ def _model(told: Denoising, params: Params, label: jax.Array | None, weight: flo
     return labelled(by_label, label, jnp.asarray(told.classes), weight)
 
 
-def _read(told: Denoising, name: str, channels: int) -> np.ndarray:
-    """A picture as numbers in [0, 1], of the size that the model draws."""
+def _factor(told: Denoising, options: EditOptions) -> int:
+    """How many times larger the picture is to become; 1: it is of the model's size."""
+    factor = options.enlarge
+    if factor is None:
+        return 1
+    if options.mask is not None:
+        raise BadInput("--enlarge with --mask", "a picture is enlarged or finished", "leave one of them out")
+    sides = told.shape[:2] if len(told.shape) == 3 else (1,)
+    fits = [f for f in range(2, min(sides) + 1) if not any(side % f for side in sides)]
+    if factor not in fits:
+        raise BadInput(
+            f"--enlarge {factor}",
+            f"allowed: {', '.join(map(str, fits)) or 'none'}, which divide both sides of what the model draws",
+        )
+    return factor
+
+
+def _read(told: Denoising, name: str, channels: int, factor: int = 1) -> np.ndarray:
+    """A picture as numbers in [0, 1], of the size that the model draws, or smaller by a factor."""
     if len(told.shape) != 3:
         raise BadInput("the model draws no pictures", f"an example of it has the shape {list(told.shape)}")
     if not Path(name).is_file():
@@ -200,11 +244,13 @@ def _read(told: Denoising, name: str, channels: int) -> np.ndarray:
     pixels = read_image(Path(name))
     if channels == 1 and pixels.shape[2] >= 3 and (pixels[..., :1] == pixels[..., :3]).all():
         pixels = pixels[..., :1]  # grey in colour's clothes
-    wanted = (*told.shape[:2], channels)
+    wanted = (told.shape[0] // factor, told.shape[1] // factor, channels)
     if pixels.shape != wanted:
+        where = f"the model draws {told.shape[1]}x{told.shape[0]}"
+        size = f"{where}, {factor} times enlarged from {wanted[1]}x{wanted[0]}" if factor > 1 else where
         raise BadInput(
             f"{name} is {pixels.shape[1]}x{pixels.shape[0]} with {pixels.shape[2]} channels",
-            f"the model draws {wanted[1]}x{wanted[0]}, here with {channels} channel{'s' * (channels > 1)}",
+            f"{size}, here with {channels} channel{'s' * (channels > 1)}",
             "resize or convert it",
         )
     return pixels.astype(np.float32) / 255.0

@@ -55,6 +55,7 @@ def run(tmp_path_factory):
         "half": np.repeat([[0], [0], [255], [255]], 4, axis=1),
         "bright": np.full((4, 4), 255),
         "wide": np.zeros((4, 5)),
+        "small": np.array([[0, 85], [170, 255]]),
     }.items():
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{name}.png")
     return folder
@@ -107,6 +108,36 @@ def test_a_picture_is_redrawn(run):
         assert np.asarray(picture).min() < 5
 
 
+def results(run, *options):
+    """What `genjax edit` drew, one picture after the other, the given one first: [n, 4, 4]."""
+    out = run / "results.png"
+    assert main(["edit", str(run / "run"), *options, "--n", "3", "--steps", "20", "--out", str(out)]) == 0
+    with Image.open(out) as picture:
+        pixels = np.asarray(picture)[..., 0]
+    side = pixels.shape[0] // 2  # 2 x 2 pictures, each magnified
+    tiles = pixels.reshape(2, side, 2, side).swapaxes(1, 2).reshape(4, side, side)
+    places = (np.arange(4) * (side - 2) // 4) + side // 8
+    return tiles[:, places][:, :, places]
+
+
+@pytest.mark.parametrize("sampler", [None, "heun"])
+def test_a_picture_is_enlarged(run, sampler):
+    """Of pictures that are even, given the means of four squares, each square is drawn even."""
+    found = results(
+        run, "--image", str(run / "small.png"), "--enlarge", "2", *(["--sampler", sampler] if sampler else [])
+    )
+    wanted = np.kron([[0, 85], [170, 255]], np.ones((2, 2)))
+    assert np.abs(found - wanted[None]).max() <= 1
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "euler", "heun", "churn"])
+def test_a_picture_is_finished_by_any_sampler(run, sampler):
+    options = ["--image", str(run / "dark.png"), "--mask", str(run / "half.png"), "--sampler", sampler]
+    found = results(run, *options)
+    assert (found[:, :2] == 40).all() and (found[0] == 40).all()
+    assert (found[1:, 2:] < 60).all()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -122,6 +153,13 @@ def test_a_picture_is_redrawn(run):
         (["edit", "--image", "dark.png", "--strength", "0"], "--strength 0.0"),
         (["edit", "--image", "dark.png", "--n", "0"], "--n 0"),
         (["edit", "--image", "dark.png", "--out", "x.jpg"], ".png"),
+        (["edit", "--image", "dark.png", "--enlarge", "2"], "2 times enlarged from 2x2"),
+        (["edit", "--image", "dark.png", "--enlarge", "3"], "allowed: 2, 4, which divide"),
+        (["edit", "--image", "dark.png", "--enlarge", "1"], "--enlarge 1"),
+        (["edit", "--image", "small.png", "--enlarge", "-2"], "--enlarge -2"),
+        (["edit", "--image", "small.png", "--enlarge", "2", "--mask", "half.png"], "--enlarge with --mask"),
+        (["edit", "--image", "small.png", "--enlarge", "2", "--steps", "0"], "--steps 0"),
+        (["edit", "--image", "small.png", "--enlarge", "2", "--sampler", "2m"], "allowed: ddim, ddpm, euler"),
     ],
 )
 def test_refusals(run, capsys, monkeypatch, options, said):
