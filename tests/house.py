@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 # The rooms from the ground up.  A file imports from rooms that stand before its own, or from its own room.
 MATHEMATICS = ("distributions", "corruption", "losses", "samplers", "likelihood", "metrics")
 ROOMS = (
-    *("errors", "types", *MATHEMATICS, "models", "gradient", "averages", "learners", "quasi_newton"),
+    *("errors", "types", *MATHEMATICS, "models", "gradient", "averages", "power_averages", "learners", "quasi_newton"),
     *("data", "roll_call", "hosts", "parallel", "explaining", "compilation", "digest", "checkpoint"),
     *("evaluate", "report"),
     *("experiment", "kinds", "fields", "arguments", "view", "train", "stopping", "record", "directory", "run", "saved"),
