@@ -3,7 +3,6 @@ r"""Layers of adversarial networks: what keeps their weights, activations and ba
     equalised learning rate      y = c W x + b,  W ~ N(0, 1) at the start,  c = gain / sqrt(fan-in)
     pixel normalisation          y_c = x_c / sqrt(mean over channels of x^2 + 1e-8), at every pixel
     minibatch standard deviation one more channel: how much a group of examples differs, one number a group
-    truncation                   z of N(0, 1), drawn again where |z| is above psi
 
 With c in the layer rather than in the initial values, Adam, whose steps do not know a parameter's size, moves every
 layer equally fast.  Pixel normalisation keeps a generator's activations from growing when the two networks race.
@@ -11,8 +10,7 @@ A discriminator that is told how much a batch varies sees a generator that has c
 
 Spectral normalisation is Flax's `nn.SpectralNorm`; its estimate of the largest singular value lives in "batch_stats".
 
-Sources: Karras et al., Progressive Growing of GANs, 2018, https://arxiv.org/abs/1710.10196, sections 3, 4.1, 4.2;
-Brock, Donahue and Simonyan, Large Scale GAN Training, 2019, https://arxiv.org/abs/1809.11096 (truncation).
+Source: Karras et al., Progressive Growing of GANs, 2018, https://arxiv.org/abs/1710.10196, sections 3, 4.1, 4.2.
 """
 
 import flax.linen as nn
@@ -21,7 +19,7 @@ import jax.numpy as jnp
 
 from genjax.errors import BadInput
 from genjax.models.convolution import convolve
-from genjax.types import Array, Key
+from genjax.types import Array
 
 GAIN = 2.0**0.5  # of He et al., for rectifiers
 
@@ -156,27 +154,3 @@ def halved(x: Array) -> jax.Array:
     if h % 2 or w % 2:
         raise BadInput(f"images of {h} x {w} pixels cannot be halved", "allowed: even sides")
     return jnp.mean(x.reshape(b, h // 2, 2, w // 2, 2, c), axis=(2, 4))
-
-
-def truncated_normal(key: Key, shape: tuple[int, ...], psi: float) -> jax.Array:
-    """z ~ N(0, 1) given |z| <= psi: less variety, fewer bad pictures.
-
-    Args:
-      key: of the draw.
-      shape: of z.
-      psi: above 0.
-
-    Returns:
-      float32 of that shape.
-
-    Raises:
-      BadInput: psi that is not above 0.
-
-    Source: Brock, Donahue and Simonyan, 2019, section 3.1.
-
-    >>> bool(jnp.abs(truncated_normal(jax.random.key(0), (1000,), 0.5)).max() <= 0.5)
-    True
-    """
-    if not psi > 0:
-        raise BadInput(f"psi = {psi}", "allowed: numbers above 0")
-    return jax.random.truncated_normal(key, -psi, psi, shape)
