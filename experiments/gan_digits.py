@@ -36,13 +36,16 @@ from genjax import (
 from genjax.data import batches, digits
 from genjax.losses.games import relativistic_game
 from genjax.metrics.neighbours import memorisation, nearest
+from genjax.metrics.precision_recall import precision_recall
 from genjax.metrics.samples import NEIGHBOURHOODS, neighbourhoods
 from genjax.metrics.two_sample import neighbour_test
 from genjax.models.blocks import MLP
 from genjax.samplers.editing import inverted
 from genjax.samplers.latents import interpolate_spherical, tiles
+from genjax.samplers.truncation import towards_mean
 
 SIDE, D = 8, 64
+LADDER = (0.3, 0.5, 0.7)  # psi; 1 are the samples themselves
 
 
 def experiment(
@@ -89,7 +92,9 @@ def experiment(
         return {"real": of(real(state, batch)), "drawn": of(drawn)}
 
     def measure(state, batch, key):
-        return {"real": batch["image"], "drawn": sample(state, key, len(batch["image"]))}
+        z = z_of(key, len(batch["image"]))
+        of = lambda psi: pictures(generator.apply(state.params["generator"], towards_mean(z, psi)))
+        return {"real": batch["image"], "drawn": of(1.0), **{f"psi_{psi}": of(psi) for psi in LADDER}}
 
     def judged(rows):
         train = np.asarray(data.train.arrays["image"], np.float64).reshape(-1, D) / 16
@@ -99,11 +104,18 @@ def experiment(
         copies = memorisation(nearest(drawn, train).distance[:, 0], far)
         of = lambda samples: against(held_out, samples)
         best = {f"{name}_of_training_images": value for name, value in of(seen).items()}
-        return {**of(drawn), "memorisation": copies.score, **best}
+        nearer = {psi: precision_recall(held_out, rows[f"psi_{psi}"].reshape(-1, D))._asdict() for psi in LADDER}
+        fewer = {f"{name}_psi_{psi}": value for psi, both in nearer.items() for name, value in both.items()}
+        return {**of(drawn), "memorisation": copies.score, **fewer, **best}
 
     def walk(state, key):  # eight walks from a latent to another, along the arc
         ends = jax.random.normal(key, (2, 8, latents))
         z = interpolate_spherical(ends[0], ends[1], 12).swapaxes(0, 1).reshape(-1, latents)
+        apart = jnp.pad(pictures(generator.apply(state.params["generator"], z)), ((0, 0), (0, 1), (0, 1), (0, 0)))
+        return tiles(apart, 12, scale=4)
+
+    def truncation(state, key):  # the same twelve latents; from top to bottom they come back from their mean
+        z = jnp.concatenate([towards_mean(z_of(key, 12), psi) for psi in (*LADDER, 1.0)])
         apart = jnp.pad(pictures(generator.apply(state.params["generator"], z)), ((0, 0), (0, 1), (0, 1), (0, 0)))
         return tiles(apart, 12, scale=4)
 
@@ -124,23 +136,24 @@ def experiment(
     }
     kinds = {name: Quantity(f"{kind}, pixels", "", better) for name, (kind, better) in MEASURES.items()}
     best = {f"{name}_of_training_images": quantity for name, quantity in kinds.items()}
+    ladder = {f"{name}_psi_{psi}": kinds[name] for psi in LADDER for name in ("precision", "recall")}
     near = {"memorisation": Quantity("probability that a sample is nearer to training images than a held-out one", "")}
     return Experiment(
         stages=[Stage("gan", alternate(players, init), batches(data.train, batch_size), steps, steps_per_call=50)],
         evaluations={
             "train": Evaluation(outputs, data.train, 500, said),
             "validation": Evaluation(outputs, data.validation, 250, said),
-            "test": Evaluation(measure, data.test, 250, {**kinds, **near, **best}, final=True, of_all=judged),
+            "test": Evaluation(measure, data.test, 250, {**kinds, **near, **ladder, **best}, final=True, of_all=judged),
         },
         sample=sample,
-        pictures={"walk": walk, "inverted": inversion},
+        pictures={"walk": walk, "inverted": inversion, "truncation": truncation},
         data=data.name,
     )
 
 
 MEASURES = {
     **NEIGHBOURHOODS,
-    "neighbour": ("accuracy of a nearest neighbour that tells samples from real images; below 1/2: copies", "lower"),
+    "neighbour": ("accuracy of a nearest neighbour; 1/2: samples cannot be told from real images, below: copies", ""),
 }
 
 

@@ -30,7 +30,7 @@ class Quantity(NamedTuple):
 
     kind: str  # "exact", "upper bound", "lower bound", "estimate", ...
     unit: str = "nats"
-    better: str = "lower"  # or "higher"
+    better: str = "lower"  # or "higher"; "": neither, it only tells
     per: str = ""  # the measure that counts what the value is per: frames, tokens; "": examples
     error: str = ""  # the measure that is a standard error which all examples share; "": none
 

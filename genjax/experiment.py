@@ -206,7 +206,8 @@ def _check_evaluation(name: str, evaluation: Any, stages: Sequence[str]) -> None
 
 
 def _check_select(experiment: Experiment) -> None:
-    known = [f"{n}/{q}" for n, e in experiment.evaluations.items() if not e.final for q in e.quantities]
+    during = {n: e.quantities for n, e in experiment.evaluations.items() if not e.final}
+    known = [f"{n}/{q}" for n, quantities in during.items() for q, quantity in quantities.items() if quantity.better]
     if experiment.select not in known:
         raise BadInput(f"select = {experiment.select!r}", f"measured during training: {', '.join(known) or 'nothing'}")
 

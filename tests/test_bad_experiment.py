@@ -130,6 +130,7 @@ PARTS = {
     "a quantity of text": instead('Quantity("exact", "squares")', '"exact"', "quantities", "'exact'", "Quantity"),
     "a name with a slash": instead('{"validation":', '{"a/b":', "evaluation 'a/b'", "without '/'"),
     "select of nothing": instead('select="validation/distance"', 'select="test/x"', "test/x", "validation/distance"),
+    "select of what has no better": instead('"exact", "squares"', '"exact", "squares", ""', "during training: nothing"),
     "sample is no function": instead(f"sample=lambda state, key, n: {SAMPLE}", "sample=3", "sample=3", "images"),
     "pictures are no functions": instead("select=", "pictures={'a': 1}, select=", "pictures={'a': 1}"),
 }

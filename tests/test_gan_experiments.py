@@ -61,12 +61,16 @@ def trained(experiment, updates, chunk=50):
 def test_gan_digits_learns():
     """By 4,000 updates samples are among the digits: random networks draw none that is, and cover nothing."""
     experiment = function("gan_digits")(width=64, steps=4_000)
-    measure = evaluator(experiment.evaluations["test"], parallel.mesh(1))
+    test = experiment.evaluations["test"]
+    measure = evaluator(test, parallel.mesh(1))
+    assert test.quantities["neighbour"].better == "" and test.quantities["recall_psi_0.3"].better == "higher"
     begun, done = (measure(trained(experiment, updates), KEY) for updates in (0, 4_000))
     assert begun["precision"].value < 0.05 and begun["coverage"].value < 0.2
     assert done["precision"].value > 0.5 and done["coverage"].value > 0.4
     assert done["precision_of_training_images"] == begun["precision_of_training_images"]
     assert begun["neighbour"].value > 0.95 > done["neighbour"].value
+    ladder = [done[f"recall{rung}"].value for rung in ("_psi_0.3", "_psi_0.5", "_psi_0.7", "")]
+    assert ladder == sorted(ladder) and ladder[0] < 0.5 * ladder[-1]  # nearer to the mean, fewer kinds
     assert done["precision_of_training_images"].value > 0.8 and done["neighbour_of_training_images"].value < 0.6
 
 

@@ -131,6 +131,11 @@ def test_higher_is_better_where_the_quantity_says_so():
     ]
 
 
+def test_neither_way_is_better_where_the_quantity_says_so():
+    text = ranking_text([row(1.0, better="", width=4)])
+    assert text.startswith("test/nll in nats (exact; neither way is better; ")
+
+
 def test_a_bound_and_an_exact_value_share_no_ranking():
     text = ranking_text([row(1.0, kind="upper bound", width=4), row(2.0, width=8), row(None, width=16)])
     assert text.count("lower is better") == 2 and text.splitlines()[-1] == "  width=16: finished"

@@ -67,7 +67,7 @@ def swept(rows: Rows) -> list[str]:
 
 def _kind(key: tuple[str, str], rows: Rows, settings: Rows, fields: Sequence[str]) -> Html | None:
     name, kind = key
-    better = "higher" if rows[0]["result"].get("better") == "higher" else "lower"
+    better = {"higher": "higher", "": "neither way"}.get(rows[0]["result"].get("better"), "lower")
     unit = str(rows[0]["result"].get("unit", ""))
     about = f"{', '.join(part for part in (kind, unit) if part)}; {better} is better"
     plotted = [field for field in fields if field != "seed"] or list(fields)

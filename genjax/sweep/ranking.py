@@ -128,7 +128,7 @@ def _table(name: str, kind: str, rows: Sequence[Row]) -> str:
     line, several = rows[0]["result"], any(row["seeds"] > 1 for row in rows)
     spread = "standard deviation over seeds" if several else "standard error over the examples"
     unit = f" in {line['unit']}" if line.get("unit") else ""
-    about = f"{name}{unit} ({kind}; {line.get('better', 'lower')} is better; ± {spread})"
+    about = f"{name}{unit} ({kind}; {line.get('better', 'lower') or 'neither way'} is better; ± {spread})"
     names = list(rows[0]["fields"])
     cells = [["", *names, "value", *(["seeds"] if several else [])]]
     for rank, row in enumerate(rows, 1):
