@@ -162,7 +162,8 @@ def experiment(
         make = lambda z: generator.apply(state.params["generator"], z)
         z = z_of(key, CALLED)
         called = jax.lax.map(lambda z: label_of(pictures(make(z))), z.reshape(-1, 250, latents)).reshape(-1)
-        towards = jnp.stack([label_direction(z, called == k) * jnp.any(called == k) for k in range(classes)])
+        both = lambda here: jnp.any(here) & ~jnp.all(here)  # else there is no direction, and nothing moves
+        towards = jnp.stack([label_direction(z, called == k) * both(called == k) for k in range(classes)])
         first = [int(np.argmax(data.test.arrays["label"] == k)) for k in range(classes)]
         x = 2.0 * jnp.asarray(data.test.arrays["image"][first], jnp.float32) / 255 - 1.0
         found = inverted(make, x, latents, key, optax.adam(0.05), steps=200, weight=0.1).z[:, None]

@@ -79,6 +79,14 @@ def test_edits(opened):
     check_edits(function(features="run", latents=2))
 
 
+def test_edits_by_a_classifier_that_knows_one_class(opened, monkeypatch):
+    """As of untrained networks: there is no direction, and nothing moves."""
+    function, module = opened
+    monkeypatch.setattr(module, "classifier_label", lambda *_: lambda x: jnp.ones(len(x), int))
+    found = drawn(function(features="run", latents=2), "edits", 5)
+    np.testing.assert_allclose(found[:, 2:], found[:, 1:2].repeat(3, axis=1), atol=1e-6)
+
+
 MUTANTS = {
     "the other way": ("label_direction", lambda right: lambda z, y: -right(z, y)),
     "latents of other samples": ("label_direction", lambda right: lambda z, y: right(z[::-1], y)),
