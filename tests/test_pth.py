@@ -197,6 +197,7 @@ BROKEN = {
     "another place": (archived(program({"t": tensor("../x", ONE)}), {"t": ONE}), "storage is broken"),
     "a storage that is missing": (archived(program({"t": tensor("9", ONE)}), {"t": ONE}), "truncated"),
     "numbers to be negated": (archived(program({"t": tensor("0", ONE)[:-2] + b"}tR"}), {"t": ONE}), "tensor is broken"),
+    "17 axes": (archived(program({"t": tensor("0", ONE.reshape(2, 3, *[1] * 15))}), {"t": ONE}), "tensor is broken"),
     "a view": (archived(plain(legacy=True).replace(b"NtQ", b")tQ")), "storage is broken"),
     "more behind its program": (archived(plain() + b"."), "behind its program"),
     "two of one name": (twice(archived(plain())), "overlap"),

@@ -20,7 +20,7 @@ import io
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
-LONGEST, LARGEST = 2**10, 2**24  # bytes of a word or a name; of a program: that of 80,000 tensors
+LONGEST, LARGEST = 2**10, 2**22  # bytes of a word or a name; of a program: that of 20,000 tensors
 MOST, AXES = 2**31, 16  # of a tensor: elements, and so offset and strides; axes
 DTYPES = {
     **{"torch FloatStorage": "<f4", "torch DoubleStorage": "<f8", "torch HalfStorage": "<f2"},
@@ -185,13 +185,13 @@ def _called(function: Any, told: Any) -> Any:
     if function.name != TENSOR or len(told) != 6 or type(told[0]) is not Storage:
         _broken("tensor")
     storage, offset, shape, strides, gradient, hooks = told
-    if not all(map(_whole, ((offset,), shape, strides))) or len(shape) != len(strides) or len(shape) > AXES:
+    if not all(map(_whole, ((offset,), shape, strides))) or len(shape) != len(strides):
         _broken("tensor")
     return Tensor(storage, offset, shape, strides) if type(gradient) is bool and hooks == {} else _broken("tensor")
 
 
 def _whole(row: Any) -> bool:
-    return type(row) is tuple and all(type(n) is int and 0 <= n <= MOST for n in row)
+    return type(row) is tuple and len(row) <= AXES and all(type(n) is int and 0 <= n <= MOST for n in row)
 
 
 PUSHED: dict[bytes, Callable[[io.BytesIO], Any]] = {
