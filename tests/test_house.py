@@ -180,7 +180,7 @@ def distributions(path_prefix: tuple[str, ...]) -> set[str]:
 def test_every_dependency_is_used_and_every_import_declared():
     extras = PROJECT["optional-dependencies"]
     declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
-    optional = {canonicalize_name(Requirement(line).name) for part in ("grain", "text") for line in extras[part]}
+    optional = {canonicalize_name(Requirement(line).name) for part in ("grain", "text", "ode") for line in extras[part]}
     used = distributions(("genjax/", "experiments/"))
     assert used - declared - optional == set(), "imported, not declared in pyproject.toml"
     assert (declared | optional) - used - {"array-record"} == set(), "declared, imported nowhere"  # TFDS imports it
