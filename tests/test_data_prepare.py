@@ -97,6 +97,7 @@ def test_the_published_facts_are_those_of_tfds() -> None:
     for files, path in (
         (originals.MNIST_FILES, "url_checksums/mnist.txt"),
         (originals.FASHION_MNIST_FILES, "url_checksums/fashion_mnist.txt"),
+        (originals.CIFAR10_FILES, "url_checksums/cifar10.txt"),
         (originals.BINARIZED_MNIST_FILES, "datasets/binarized_mnist/checksums.tsv"),
         (originals.TINY_SHAKESPEARE_FILES, "datasets/tiny_shakespeare/checksums.tsv"),
     ):

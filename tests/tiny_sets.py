@@ -3,7 +3,9 @@
 import functools
 import gzip
 import hashlib
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,10 @@ LABELS = {split: RANDOM.integers(0, 10, len(images), np.uint8) for split, images
 BITS = {
     split: RANDOM.integers(0, 2, (rows, 784), np.uint8) for split, rows in (("train", 9), ("valid", 4), ("test", 5))
 }
+CIFAR_ROWS = 4  # of each of the five files to train, and of the one to test
+PHOTOGRAPHS = RANDOM.integers(0, 256, (6 * CIFAR_ROWS, 32, 32, 3), np.uint8)
+THINGS = RANDOM.integers(0, 10, 6 * CIFAR_ROWS, np.uint8)
+CIFAR_NAMES = [f"cifar-10-batches-bin/{name}.bin" for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")]
 
 TEXT = (
     "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer\n" * 3
@@ -81,6 +87,35 @@ def scans(files: dict[str, bytes], address: str = "http://127.0.0.1:9/") -> Reci
 def bits(files: dict[str, bytes]) -> Recipe:
     read = functools.partial(sets.read_bits, "binarized_mnist", facts(files))
     return sets.BINARIZED_MNIST._replace(read=read, rows={"train": 9, "validation": 4, "test": 5})
+
+
+def cifar_members() -> dict[str, bytes]:
+    """The six files: a byte of label, then red, green and blue, each row by row."""
+    records = [
+        bytes([thing]) + b"".join(photograph[..., colour].tobytes() for colour in range(3))
+        for photograph, thing in zip(PHOTOGRAPHS, THINGS, strict=True)
+    ]
+    parts = [b"".join(records[i * CIFAR_ROWS : (i + 1) * CIFAR_ROWS]) for i in range(6)]
+    return {"cifar-10-batches-bin/readme.html": b"<html>", **dict(zip(CIFAR_NAMES, parts, strict=True))}
+
+
+def tar_gz(members: list[tuple[str, bytes]], kind: bytes = tarfile.REGTYPE) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size, member.type = len(data), kind
+            archive.addfile(member, io.BytesIO(data))
+    return gzip.compress(content.getvalue(), mtime=0)
+
+
+def cifar_files() -> dict[str, bytes]:
+    return {"cifar-10-binary.tar.gz": tar_gz([*cifar_members().items()])}
+
+
+def cifar(files: dict[str, bytes]) -> Recipe:
+    read = functools.partial(sets.read_cifar10, facts(files), CIFAR_ROWS)
+    return sets.CIFAR10._replace(read=read, rows={"train": 5 * CIFAR_ROWS, "test": CIFAR_ROWS})
 
 
 def texts_files() -> dict[str, bytes]:

@@ -10,13 +10,25 @@ from genjax.data.rolls import jsb_chorales, rolls_file
 from genjax.data.series import Series, series
 from genjax.data.sets import (
     binarized_mnist,
+    cifar10,
     fashion_mnist,
     fashion_mnist_dynamic,
     mnist,
     mnist_dynamic,
     mnist_thresholded,
 )
-from genjax.data.split import Dataset, Split, carve, make_dataset, resampled, scaled, take, unchanged, wide_tokens
+from genjax.data.split import (
+    Dataset,
+    Split,
+    carve,
+    joined,
+    make_dataset,
+    resampled,
+    scaled,
+    take,
+    unchanged,
+    wide_tokens,
+)
 from genjax.data.stacked import stacked
 from genjax.data.stream import streamed
 from genjax.data.texts import names, text_file, tiny_shakespeare
@@ -39,6 +51,7 @@ __all__ = [  # noqa: RUF022 (in reading order)
     "binarized_mnist",
     "fashion_mnist",
     "fashion_mnist_dynamic",
+    "cifar10",
     "moving_mnist",
     "tiny_shakespeare",
     "names",
@@ -59,6 +72,7 @@ __all__ = [  # noqa: RUF022 (in reading order)
     "make_dataset",
     "carve",
     "take",
+    "joined",
     "scaled",
     "resampled",
     "unchanged",

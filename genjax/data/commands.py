@@ -40,6 +40,7 @@ SETS: Mapping[str, Entry] = {
     "binarized_mnist": Entry(sets.binarized_mnist, sets.BINARIZED_MNIST),
     "fashion_mnist": Entry(sets.fashion_mnist, sets.FASHION_MNIST),
     "fashion_mnist_dynamic": Entry(sets.fashion_mnist_dynamic, sets.FASHION_MNIST),
+    "cifar10": Entry(sets.cifar10, sets.CIFAR10),
     "tiny_shakespeare": Entry(texts.tiny_shakespeare, texts.TINY_SHAKESPEARE),
     "names": Entry(texts.names, texts.NAMES),
     "jsb_chorales": Entry(rolls.jsb_chorales, rolls.JSB_CHORALES),

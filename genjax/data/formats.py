@@ -2,9 +2,10 @@
 
 import gzip
 import hashlib
+import tarfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
@@ -123,3 +124,83 @@ def read_packed(path: Path, originals: Mapping[str, Original], columns: int = 78
             what = f"{path}, array {key}: written as {original.file} its sha256 is {digest}."
             raise BadInput(what, f"Published is {original.sha256}.", f"Get the original from {original.url}")
     return bits
+
+
+def read_members(path: Path, wanted: Mapping[str, int], most: int = 2**28) -> dict[str, bytes]:
+    """Some files of a gzip-compressed tar archive, read in memory: nothing is unpacked into a folder.
+
+    Args:
+      path: the archive.
+      wanted: name of a member -> the bytes that it must have.
+      most: bytes of all members at most, of those that are not wanted too.
+    Returns:
+      Name -> content, of all that are wanted.
+    Raises:
+      BadInput: not such an archive, cut or damaged; a member that would leave its folder; one that is wanted and is
+        missing, there twice, no file or of another size; more bytes than `most`.
+    """
+    found: dict[str, bytes] = {}
+    try:
+        with gzip.open(path, "rb") as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as stream:
+            for member in stream:
+                most -= member.size
+                if most < 0:
+                    raise BadInput(f"{path} holds too many bytes, in {member.name}.", "It is another file.")
+                tarfile.data_filter(member, "/archive")  # as for unpacking into a folder: refuses what would leave it
+                if member.name in wanted:
+                    content = stream.extractfile(member) if member.isreg() else None
+                    if content is None or member.size != wanted[member.name] or member.name in found:
+                        raise _unlike(path, member.name, f"is there twice, or has {member.size:,} bytes", wanted)
+                    found[member.name] = content.read()
+            if len(unpacked.read(2**20)) == 2**20:  # to the end, where gzip's checksum is compared
+                raise BadInput(f"{path} goes on behind its last member.", "It is another file.")
+    except tarfile.FilterError as error:
+        raise BadInput(f"{path} holds a member that is not allowed: {error}", "It is another file.") from error
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        what = f"{path} is not a whole gzip-compressed tar archive: {error}"
+        raise BadInput(what, "It is cut or damaged.", "Get it again.") from error
+    for name in wanted:
+        if name not in found:
+            raise _unlike(path, name, "is not there", wanted)
+    return found
+
+
+def _unlike(path: Path, name: str, found: str, wanted: Mapping[str, int]) -> BadInput:
+    return BadInput(f"{path}: {name} {found}.", f"It is a file of {wanted[name]:,} bytes, once.", "Get it again.")
+
+
+def labelled_pixels(
+    content: bytes, where: str, shape: Sequence[int] = (32, 32, 3), classes: int = 10
+) -> tuple[np.ndarray, np.ndarray]:
+    """Records of CIFAR's binary form: one byte of label, then the pixels, a colour after the other, row by row.
+
+    Args:
+      content: whole records.
+      where: how messages name it.
+      shape: height, width and colours.
+      classes: labels lie below.
+    Returns:
+      uint8 [N, H, W, C] and int32 [N].
+    Raises:
+      BadInput: bytes that are no whole records; a label out of range, named by its record.
+
+    Krizhevsky (2009), Learning multiple layers of features from tiny images,
+    https://www.cs.toronto.edu/~kriz/cifar.html.
+
+    >>> image, label = labelled_pixels(bytes([7, 1, 2, 3, 4, 5, 6]), "a.bin", (1, 2, 3))
+    >>> image.tolist(), label.tolist()
+    ([[[[1, 3, 5], [2, 4, 6]]]], [7])
+    """
+    height, width, colours = shape
+    size = 1 + height * width * colours
+    if not content or len(content) % size:
+        raise BadInput(f"{where} has {len(content)} bytes.", f"Records have {size}.", "It is cut, or another file.")
+    records = np.frombuffer(content, np.uint8).reshape(-1, size)
+    label = records[:, 0].astype(np.int32)
+    if (label >= classes).any():
+        row = int(np.argmax(label >= classes))
+        raise BadInput(
+            f"{where}, record {row}: label {label[row]}.", f"Labels are 0 to {classes - 1}.", "Get it again."
+        )
+    image = records[:, 1:].reshape(-1, colours, height, width).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(image), label

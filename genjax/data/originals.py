@@ -58,6 +58,16 @@ BINARIZED_MNIST_FILES = _originals(
         ("binarized_mnist_test.amat", 15680000, "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c"),
     ],
 )
+CIFAR10_FILES = _originals(
+    "https://www.cs.toronto.edu/~kriz/",
+    [
+        (
+            "cifar-10-binary.tar.gz",
+            170052171,
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        )
+    ],
+)
 TINY_SHAKESPEARE_FILES = _originals(
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/",
     [("input.txt", 1115394, "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed")],

@@ -10,8 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from genjax.data.formats import read_amat, read_idx, read_packed
-from genjax.data.originals import BINARIZED_MNIST_FILES, FASHION_MNIST_FILES, MNIST_FILES, Original, gather
+from genjax.data.formats import labelled_pixels, read_amat, read_idx, read_members, read_packed
+from genjax.data.originals import (
+    BINARIZED_MNIST_FILES,
+    CIFAR10_FILES,
+    FASHION_MNIST_FILES,
+    MNIST_FILES,
+    Original,
+    gather,
+)
 from genjax.data.prepared import Recipe, load_arrays
 from genjax.data.split import Arrays, Dataset, Split, make_dataset, resampled, scaled, take
 
@@ -45,6 +52,23 @@ def read_bits(
     return {split: {"image": bits.reshape(-1, 28, 28, 1)} for split, bits in zip(splits, rows, strict=True)}
 
 
+def read_cifar10(
+    originals: Sequence[Original], rows: int, folder: Path | None, downloads: Path, tell: Callable[[str], None]
+) -> dict[str, Arrays]:
+    """Images and labels from the archive of the binary version: five files of `rows` records to train, one to test."""
+    [original] = originals
+    path = gather("cifar10", originals, folder, downloads, tell)[original.file]
+    names = {"train": [f"data_batch_{number}.bin" for number in range(1, 6)], "test": ["test_batch.bin"]}
+    member = lambda name: f"cifar-10-batches-bin/{name}"
+    content = read_members(path, {member(name): 3_073 * rows for files in names.values() for name in files})
+    splits: dict[str, Arrays] = {}
+    for split, files in names.items():
+        parts = [labelled_pixels(content[member(name)], f"{path}, {name}") for name in files]
+        image, label = (np.concatenate(part) for part in zip(*parts, strict=True))
+        splits[split] = {"image": image, "label": label}
+    return splits
+
+
 MNIST = Recipe(
     name="mnist",
     read=functools.partial(read_scans, "mnist", MNIST_FILES),
@@ -74,6 +98,16 @@ BINARIZED_MNIST = Recipe(
     licence="MIT",
     about="MNIST binarized once: Larochelle and Murray (2011), The neural autoregressive distribution estimator, "
     "https://proceedings.mlr.press/v15/larochelle11a.html; after Salakhutdinov and Murray (2008)",
+)
+CIFAR10 = Recipe(
+    name="cifar10",
+    read=functools.partial(read_cifar10, CIFAR10_FILES, 10_000),
+    rows={"train": 50_000, "test": 10_000},
+    classes=10,
+    levels=256,
+    licence="none stated",
+    about="60,000 photographs of ten kinds of things, 32x32, in colour: Krizhevsky (2009), Learning multiple layers of "
+    "features from tiny images; files: https://www.cs.toronto.edu/~kriz/cifar.html",
 )
 
 
@@ -151,9 +185,27 @@ def fashion_mnist_dynamic(data_dir: Where = None) -> Dataset:
     return dynamic(FASHION_MNIST, data_dir)
 
 
-def grey(recipe: Recipe, data_dir: Where) -> Dataset:
-    """The grey levels of a set of scans."""
-    splits = {split: Split(arrays, scaled(recipe.levels)) for split, arrays in _three(recipe, data_dir).items()}
+def cifar10(data_dir: Where = None) -> Dataset:
+    """CIFAR-10: 45,000 rows to train, 5,000 to validate, 10,000 to test.
+
+    The last 5,000 of the published training rows validate; who trains on all of them takes `joined`.
+
+    Args:
+      data_dir: as of `mnist`.
+    Returns:
+      `image`: uint8 [N, 32, 32, 3], prepared as float32 level / 255 in [0, 1]; `label`: int32 [N].
+    Raises:
+      BadInput, Damaged: as `mnist`.
+
+    Krizhevsky (2009), https://www.cs.toronto.edu/~kriz/cifar.html.
+    """
+    return grey(CIFAR10, data_dir, 10)
+
+
+def grey(recipe: Recipe, data_dir: Where, share: int = 6) -> Dataset:
+    """The levels of a set of scans, whose last `share`-th of the published training rows validates."""
+    arrays = _three(recipe, data_dir, share)
+    splits = {split: Split(rows, scaled(recipe.levels)) for split, rows in arrays.items()}
     return make_dataset(recipe.name, splits, recipe.classes, recipe.levels, _about(recipe))
 
 
@@ -185,10 +237,10 @@ def static(recipe: Recipe, data_dir: Where) -> Dataset:
     return make_dataset(recipe.name, splits, recipe.classes, 2, _about(recipe))
 
 
-def _three(recipe: Recipe, data_dir: Where) -> Mapping[str, Arrays]:
-    """Train, validation and test: the last sixth of the published training rows validates."""
+def _three(recipe: Recipe, data_dir: Where, share: int = 6) -> Mapping[str, Arrays]:
+    """Train, validation and test: the last sixth, or `share`-th, of the published training rows validates."""
     published = load_arrays(recipe, data_dir)
-    last = recipe.rows["train"] - recipe.rows["train"] // 6
+    last = recipe.rows["train"] - recipe.rows["train"] // share
     train, validation = take(published["train"], slice(last)), take(published["train"], slice(last, None))
     return {"train": train, "validation": validation, "test": published["test"]}
 

@@ -132,6 +132,17 @@ def take(arrays: Arrays, rows: np.ndarray | slice) -> dict[str, np.ndarray]:
     return {field: array[rows] for field, array in arrays.items()}
 
 
+def joined(first: Split, second: Split) -> Split:
+    """The rows of two splits, one after the other, under the preparation of the first.
+
+    >>> rows = Split({"x": np.zeros([2, 1])}, unchanged)
+    >>> joined(rows, rows).arrays["x"].shape
+    (4, 1)
+    """
+    pairs = {field: (array, second.arrays[field]) for field, array in first.arrays.items()}
+    return first._replace(arrays={field: np.concatenate(pair) for field, pair in pairs.items()})
+
+
 def unchanged(batch: Batch, key: Key) -> Batch:
     """Rows as they are stored: tokens, tables."""
     del key
