@@ -138,6 +138,33 @@ def cut_out(x: Array, key: Key, ratio: float = 0.5) -> jax.Array:
     return jnp.where(inside, jnp.zeros((), x.dtype), x)
 
 
+def mirrored(x: Array, key: Key, probability: float = 0.5) -> jax.Array:
+    """Images of which each is mirrored left to right, or not.
+
+    Args:
+      x: [B, H, W, C].
+      key: of the choice.
+      probability: of being mirrored, in [0, 1].
+
+    Returns:
+      [B, H, W, C].
+
+    Raises:
+      BadInput: anything but [B, H, W, C]; a probability out of [0, 1].
+
+    Source: Ho et al., Denoising Diffusion Probabilistic Models, 2020, https://arxiv.org/abs/2006.11239, appendix B.
+
+    >>> mirrored(jnp.arange(3.0).reshape(1, 1, 3, 1), jax.random.key(0), 1.0).ravel().tolist()
+    [2.0, 1.0, 0.0]
+    """
+    x = jnp.asarray(x)
+    if x.ndim != 4 or not 0 <= probability <= 1:
+        raise BadInput(
+            f"images of shape {list(x.shape)}, probability = {probability}", "allowed: [B, H, W, C], numbers in [0, 1]"
+        )
+    return jnp.where(jax.random.bernoulli(key, probability, (len(x), 1, 1, 1)), x[:, :, ::-1], x)
+
+
 def adapted(probability: Array, scores: Array, target: float = 0.6, horizon: float = 500_000.0) -> jax.Array:
     """The probability after an update, larger where the critic is too sure of real images.
 
