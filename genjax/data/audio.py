@@ -1,4 +1,4 @@
-"""Recorded sounds: a folder or an archive of .wav files, as spectrograms of 256 grey levels.
+"""Recorded sounds: a folder or an archive of .wav files, as they are or as spectrograms of 256 grey levels.
 
 A file is uncompressed PCM of one channel and 16 bits, at one rate for all: nothing is resampled or mixed here.  An
 archive (.tar, .tar.gz, .tar.xz, ...) is read in memory, from its beginning to its end; nothing of it is written
@@ -24,7 +24,7 @@ import numpy as np
 
 from genjax.data.files import FRACTIONS
 from genjax.data.spectrogram import HOP, spectrogram
-from genjax.data.split import Dataset, Split, carve, make_dataset, scaled, take
+from genjax.data.split import Dataset, Prepare, Split, carve, make_dataset, scaled, take, unchanged
 from genjax.errors import BadInput
 
 SPOKEN_DIGIT = re.compile(r"(\d)_[a-z]+_(\d{1,3})\.wav")
@@ -60,23 +60,57 @@ def sounds(path: str | Path, frames: int = 80, rate: int = 8_000, fractions: Seq
     if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
         raise BadInput(f"sounds: frames = {frames!r}.", "Allowed are whole numbers from 1.")
     path = Path(path).expanduser()
+    clips, length = read_clips(path, rate), frames * HOP
+    image = spectrogram(np.stack([fitted(clip, length) for clip in clips]))
+    return _divided(path, clips, {"image": image}, scaled(256), 256, fractions, (length, rate))
+
+
+def waves(path: str | Path, length: int = 8_000, rate: int = 8_000, fractions: Sequence[float] = FRACTIONS) -> Dataset:
+    """Recordings as they are, each scaled to a loudest sample of 1, cut after `length` samples, or filled with silence.
+
+    Args:
+      path, rate, fractions: as of `sounds`.
+      length: T, samples of each, at least 1.
+    Returns:
+      `wave` float32 [N, T] in [-1, 1], and for spoken digits `label` int32 [N]; divided as by `sounds`.
+    Raises:
+      BadInput: as `sounds`.
+    """
+    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+        raise BadInput(f"waves: length = {length!r}.", "Allowed are whole numbers from 1.")
+    path = Path(path).expanduser()
     clips = read_clips(path, rate)
-    length = frames * HOP
-    arrays = {"image": spectrogram(np.stack([fitted(clip, length) for clip in clips]))}
+    wave = np.stack([fitted(clip, length) for clip in clips])
+    return _divided(path, clips, {"wave": wave}, unchanged, 0, fractions, (length, rate))
+
+
+def _divided(
+    path: Path,
+    clips: Sequence[Clip],
+    arrays: dict[str, np.ndarray],
+    prepare: Prepare,
+    levels: int,
+    fractions: Sequence[float],
+    cut: tuple[int, int],
+) -> Dataset:
+    """The three splits, with labels, of recordings that were cut after `cut` samples, at so many a second."""
     named = [SPOKEN_DIGIT.fullmatch(Path(clip.name).name) for clip in clips]
     digits = all(named)
     if digits:
-        arrays["label"] = np.array([int(name[1]) for name in named if name], np.int32)
+        arrays = {**arrays, "label": np.array([int(name[1]) for name in named if name], np.int32)}
         takes = np.array([int(name[2]) for name in named if name])
         parts = tuple(np.flatnonzero(chosen) for chosen in (takes >= 10, (takes >= 5) & (takes < 10), takes < 5))
     else:
         parts = carve(len(clips), fractions)
     pairs = zip(("train", "validation", "test"), parts, strict=True)
-    splits = {split: Split(take(arrays, rows), scaled(256)) for split, rows in pairs}
-    cut = sum(len(clip.samples) > length for clip in clips)
-    about = f"{len(clips):,} recordings of {path.name} at {rate:,} Hz, {cut:,} of them cut after {length / rate:.2f} s."
+    splits = {split: Split(take(arrays, rows), prepare) for split, rows in pairs}
+    length, rate = cut
+    longer = sum(len(clip.samples) > length for clip in clips)
+    about = (
+        f"{len(clips):,} recordings of {path.name} at {rate:,} Hz, {longer:,} of them cut after {length / rate:.2f} s."
+    )
     name = "spoken_digits" if digits else path.name.partition(".")[0]
-    return make_dataset(name, splits, 10 if digits else None, about=about)
+    return make_dataset(name, splits, 10 if digits else None, levels, about)
 
 
 def fitted(clip: Clip, length: int) -> np.ndarray:
