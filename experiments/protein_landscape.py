@@ -1,0 +1,135 @@
+"""Generator against predictor on a protein's fitness landscape: does log p order variants as measured fitness does?
+
+Paper:    Wu et al., 2016, doi:10.7554/eLife.16965 (the landscape: four sites of GB1, 149,361 variants); Tubiana et al.,
+          2019, doi:10.7554/eLife.39397 (RBMs of proteins); no published number under this protocol
+Command:  genjax sweep experiments/protein_landscape.py model=profile,potts,gpt,regression choice=0:3 --data GB1.csv
+          each with --evaluate-every 20 --checkpoint-every 20
+Cost:     not yet
+Measured: not yet
+
+A generator sees `shots` variants that are at least as fit as the wild type (fitness >= 1), and never a fitness; its
+score of a variant is log p, exact for all three: independent sites, an RBM of Potts units that descends its exact
+negative log-likelihood (log Z is a sum over the hidden states), a transformer.  The predictor sees as many variants
+drawn from all, with their fitness, and is linear in residues and pairs of residues.  Both are asked to order all other
+variants: Spearman's correlation.  Beside it stands the order by the number of residues shared with the wild type, the
+first variant of the file.  A fifth of the shots is not trained on and chooses the step.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from genjax import BadInput, Count, Evaluation, Experiment, NonNegative, Out, Positive, Quantity, Stage, ema, minimize
+from genjax.data import Split, batches, unchanged
+from genjax.data.landscape import RESIDUES, landscape
+from genjax.likelihood.ais import MOST_UNITS, enumerated_log_partition
+from genjax.losses.likelihood import sequence_nll
+from genjax.metrics.rank_correlation import rank_correlation
+from genjax.models.rbm import RBM, Weights, machine
+from genjax.models.transformer import GPT
+from genjax.models.visible import categorical_units, one_hot
+
+K, ORDERS = len(RESIDUES), {"spearman": "score", "shared": "shared"}
+
+
+def experiment(
+    data: str = "gb1.csv",
+    model: Literal["profile", "potts", "gpt", "regression"] = "potts",
+    shots: int = 500,
+    choice: int = 0,
+    hidden: Count = 12,
+    weight_decay: NonNegative = 0.01,
+    learning_rate: Positive = 3e-3,
+    steps: int = 1_000,
+    batch_size: Count = 100,
+) -> Experiment:
+    """A density of fit variants, or a regression on measured ones.
+
+    Args:
+      data: a CSV file with the columns Variants and Fitness; its first variant is the wild type.
+      model: independent sites, an RBM, a transformer; or the predictor.
+      shots: variants that are known, at least 10; a fifth of them chooses the step.
+      choice: which, a draw of its own for each number.
+      hidden: units of the RBM, at most 25.
+      weight_decay: lambda of AdamW, which pulls towards equal probabilities.
+      learning_rate: AdamW's at the start; it falls to zero along a cosine.
+      steps: updates.
+      batch_size: variants in a batch; of fewer shots than that, all.
+    """
+    known = landscape(data)
+    sites, order = known.tokens.shape[1], np.random.default_rng(choice).permutation(len(known.tokens))
+    fit = order if model == "regression" else order[known.fitness[order] >= 1.0]
+    if not 10 <= shots < len(fit):
+        raise BadInput(f"shots = {shots}", f"allowed: 10 to {len(fit) - 1:,}")
+    if hidden > MOST_UNITS:
+        raise BadInput(f"hidden = {hidden}", f"allowed: 1 to {MOST_UNITS}, as log Z is enumerated")
+    rows = lambda chosen: Split({"tokens": known.tokens[chosen], "fitness": known.fitness[chosen]}, unchanged)
+    cut, others = shots - shots // 5, rows(np.setdiff1d(order, fit[:shots]))
+    wild, start = known.tokens[0], jnp.zeros((1, sites), jnp.int32)
+    rbm, net = RBM(categorical_units(sites, K), hidden), GPT(K + 1, sites, 2, 2, 32)
+
+    def init(key, batch):
+        if model == "gpt":
+            return net.init(key, start)
+        if model == "potts":
+            return rbm.init(key, one_hot(start, K))["params"]
+        return {"site": jnp.zeros((sites, K)), "pair": jnp.zeros((sites * K, sites * K)), "mean": jnp.zeros(())}
+
+    def log_p(params, tokens):  # exact, [B] nats
+        tokens = tokens.astype(jnp.int32)
+        if model == "gpt":
+            before = jnp.concatenate([jnp.full((len(tokens), 1), K), tokens[:, :-1]], axis=1)
+            return -sequence_nll(net.apply(params, before)[..., :K], tokens)
+        if model == "potts":
+            of = machine(Weights(params["weight"], params["visible"], params["hidden"]), rbm.units)
+            log_z = enumerated_log_partition(of.hidden_free_energy, hidden)
+            return -of.free_energy(one_hot(tokens, K)) - log_z
+        return jnp.sum(one_hot(tokens, K) * jax.nn.log_softmax(params["site"]).reshape(1, -1), axis=-1)
+
+    def predicted(params, tokens):
+        x = one_hot(tokens.astype(jnp.int32), K)
+        return params["mean"] + x @ params["site"].reshape(-1) + jnp.sum((x @ params["pair"]) * x, axis=-1)
+
+    def loss(params, state, batch, key):
+        if model == "regression":
+            return Out(jnp.square(predicted(params, batch["tokens"]) - batch["fitness"]))
+        return Out(-log_p(params, batch["tokens"]))
+
+    def held_out(state, batch, key):
+        return {"loss": loss(state.params, state, batch, key).loss}
+
+    def scores(state, batch, key):
+        tokens = batch["tokens"]
+        score = (predicted if model == "regression" else log_p)(state.params, tokens)
+        shared = jnp.sum(tokens == jnp.asarray(wild)[None], axis=-1)
+        return {"score": score, "fitness": batch["fitness"], "shared": shared}
+
+    def judged(found):
+        told = {name: tuple(rank_correlation(found[of], found["fitness"])) for name, of in ORDERS.items()}
+        if model != "regression":
+            nll = -found["score"][found["fitness"] >= 1.0].astype(float)
+            told["nll"] = (float(nll.mean()), float(nll.std(ddof=1) / len(nll) ** 0.5))
+        return told
+
+    tx = optax.adamw(optax.cosine_decay_schedule(learning_rate, max(steps, 1)), weight_decay=weight_decay)
+    kinds = {
+        "spearman": Quantity("exact, Spearman's correlation of score and fitness", "", "higher"),
+        "shared": Quantity("exact, of residues shared with the wild type and fitness", "", "higher"),
+    }
+    if model != "regression":
+        count = int((others.arrays["fitness"] >= 1.0).sum())
+        kinds["nll"] = Quantity(f"exact -log p(x) of the {count:,} as fit as the wild type")
+    lost = {"loss": Quantity("exact, squared error", "") if model == "regression" else Quantity("exact -log p(x)")}
+    source = batches(rows(fit[:cut]), min(batch_size, cut))
+    return Experiment(
+        stages=[Stage(model, minimize(loss, optax.chain(tx, ema(0.9)), init), source, steps, steps_per_call=10)],
+        evaluations={
+            "validation": Evaluation(held_out, rows(fit[cut:shots]), 500, lost),
+            "test": Evaluation(scores, others, 5_000, kinds, True, of_all=judged),
+        },
+        select="validation/loss",
+        data="landscape",
+    )
