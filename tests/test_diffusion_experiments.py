@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 from planted import rejects
 from test_gan_experiments import EXPERIMENTS, function, trained
+from test_train import digests, go
 
 import genjax.data
 from genjax import parallel
+from genjax.checkpoint import seals
 from genjax.data import Split, make_dataset, scaled
-from genjax.evaluate import evaluator
+from genjax.errors import Preempted
+from genjax.evaluate import averaged_state, evaluator
 from genjax.fields import load
+from genjax.train import Options
 
 KEY = jax.random.key(0)
 
@@ -38,6 +42,54 @@ def test_points_and_their_density_agree():
     assert float(jnp.exp(file.log_truth(places)).sum() * area) == pytest.approx(1, abs=0.01)
     top = places[jnp.argmax(places[:, 1])]
     assert float(top[1]) == pytest.approx(2.2) and bool((places[0] == jnp.array([-2.2, 2.2])).all())
+
+
+def both_stages(experiment):
+    """The states of teacher and student after all their updates; and of the student before its first."""
+    teacher, student = experiment.stages
+    batch = lambda stage, step: stage.data.batch(stage.data.resident, KEY, step)
+
+    def run(stage, state):
+        update = lambda state, _: (stage.learner.update(state, batch(stage, state.step), KEY)[0], None)
+        return jax.jit(lambda state: jax.lax.scan(update, state, None, stage.steps)[0])(state)
+
+    taught = run(teacher, teacher.learner.init(KEY, batch(teacher, 0)))
+    begun = student.inherit(taught, student.learner.init(KEY, batch(student, 0)))
+    return taught, begun, run(student, begun)
+
+
+@pytest.mark.slow
+def test_consistency_points_learns_in_a_second_stage():
+    """One call of the student is far nearer to the data than one of the teacher, and than before distillation."""
+    sizes = {"width": 32, "levels": 20, "learning_rate": 3e-3, "distillation_rate": 1e-3, "average": 0.99}
+    experiment = function("consistency_points")(**sizes, steps=1_500, distillation_steps=1_500)
+    taught, begun, done = both_stages(experiment)
+    average = taught.opt_state[-1].average
+    for path in (begun.params, begun.carry["teacher"], begun.carry["target"]):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b / (1 - 0.99**1_500), rtol=1e-5), path, average)
+    jax.tree.map(np.testing.assert_array_equal, done.carry["teacher"], begun.carry["teacher"])
+    measure = evaluator(experiment.evaluations["test"], parallel.mesh(1))
+    before, after = (measure(averaged_state(state), KEY) for state in (begun, done))
+    assert before["consistency_1"].value > 0.3 and before["ddim_1"].value > 0.3
+    assert after["consistency_1"].value < 0.05 > after["consistency_2"].value
+    assert abs(after["points"].value) < 4 * after["points"].standard_error
+    assert after["ddim_1"] == before["ddim_1"]
+
+
+@pytest.mark.slow
+def test_a_distillation_goes_on_where_it_was_stopped(tmp_path):
+    make = lambda: function("consistency_points")(width=8, blocks=1, levels=4, steps=100, distillation_steps=200)
+    every, stops = Options(checkpoint_every=50, log_every=50, evaluate_every=200), 0
+    for _ in range(12):
+        try:
+            go(make(), tmp_path / "parts", every, 2)
+        except Preempted:
+            stops += 1
+    assert stops >= 2
+    go(make(), tmp_path / "whole", every)
+    whole, parts = digests(tmp_path / "whole"), digests(tmp_path / "parts")
+    assert {place: parts[place] for place in whole} == whole
+    assert {seal.stage for seal in seals(tmp_path / "parts")} >= {"student"}
 
 
 def toy():
