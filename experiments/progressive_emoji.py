@@ -18,6 +18,7 @@ from genjax import Count, Experiment, File, Fraction, NonNegative, Picture, Play
 from genjax.data import Split, batches, from_file, scaled
 from genjax.errors import BadInput
 from genjax.losses.augmentation import augmented
+from genjax.losses.augmented_games import changed_game
 from genjax.losses.games import wasserstein_game
 from genjax.models.gan_layers import halved
 from genjax.models.progressive import Discriminator, Generator, faded, inherited, side
@@ -106,11 +107,10 @@ def learner(level, latents, rate, penalty, drift, average, augment, steps):
         x = 2.0 * at_level(batch["image"], level) - 1.0
         return faded(x, fade(state)) if level else x
 
-    def score(params, state, batch, images):
-        key = jax.random.fold_in(jax.random.key(level), state.step)
-        return critic.apply(params, augmented(images, key, augment) if augment else images, fade(state))
-
-    game = wasserstein_game(drawn, score, real, penalty, drift)
+    score = lambda params, state, batch, images: critic.apply(params, images, fade(state))
+    play = lambda score: wasserstein_game(drawn, score, real, penalty, drift)
+    changed = lambda state, images, key: augmented(images, key, augment)
+    game = changed_game(play, score, changed) if augment else play(score)
     tx = lambda: optax.adam(rate, b1=0.0, b2=0.99, eps=1e-8)
     players = {
         "critic": Player(game.critic, tx()),
