@@ -18,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, Text, minimize
+from genjax import Coding, Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, Text, minimize
 from genjax.data import pieces, tiny_shakespeare, windows
 from genjax.data.tokenizers import character_tokenizer
 from genjax.distributions import bits
+from genjax.likelihood.coding_models import cached
 from genjax.losses.likelihood import sequence_nll
 from genjax.models.transformer import GPT, decay_mask
 from genjax.samplers.choosing import draw
@@ -54,6 +55,7 @@ def experiment(
     """
     data = tiny_shakespeare()
     tokenizer = character_tokenizer(data.vocabulary)
+    newline = int(tokenizer.encode("\n")[0])
     net = GPT(data.levels, context, layers, heads, width, bias=False, dropout=dropout, scan=layers > 8)
 
     def nats(params, tokens, **options):
@@ -68,7 +70,7 @@ def experiment(
         return {"nats": total, "bits": bits(total), "characters": jnp.full_like(total, context)}
 
     def sample(state, key, n):
-        start = jnp.full((n, 1), tokenizer.encode("\n")[0])
+        start = jnp.full((n, 1), newline)
         return generate(net.decoder(state.params), start, np.ones(n, np.int32), key, context, draw)[0]
 
     def written(rows):
@@ -94,4 +96,5 @@ def experiment(
         text=Text(tokenizer.encode, tokenizer.decode, net.decoder, context),
         select="validation/nats",
         data=data.name,
+        coding=Coding(cached(net.decoder, data.levels, context, newline), first=newline),
     )

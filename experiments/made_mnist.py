@@ -18,13 +18,15 @@ logits over orders reports far lower numbers, which are no likelihoods.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from genjax import BadInput, Count, Evaluation, Experiment, Out, Positive, Quantity, Stage, minimize
+from genjax import BadInput, Coding, Count, Evaluation, Experiment, Out, Positive, Quantity, Stage, minimize
 from genjax.data import batches, binarized_mnist
 from genjax.distributions import bernoulli_log_prob, event_sum, sample_bernoulli
+from genjax.likelihood.coding_models import full_pass
 from genjax.models.made import MADE, ensemble_log_prob, pick, random_maskings
-from genjax.models.observation import bernoulli, check_support, logit_of_mean
+from genjax.models.observation import bernoulli, check_support, level_log_probs, logit_of_mean
 from genjax.samplers.ancestral import ancestral
 
 
@@ -76,9 +78,14 @@ def experiment(
         pixels = ancestral(logits, sample_bernoulli, jnp.zeros((n, 28 * 28)), jnp.argsort(masking.order), key)
         return pixels.reshape(n, 28, 28, 1)
 
+    def levels(params, symbols):  # of one order: an ensemble averages over orders that see different pixels first
+        logits = model.apply(params, symbols.astype(jnp.float32), pick(members, 0))
+        return level_log_probs(bernoulli(), logits.reshape(-1, 28, 28, 1, 1))
+
     def init(key, batch):
         return model.init(key, batch["image"].reshape(len(batch["image"]), -1), pick(members, 0))
 
+    order = np.argsort(members.order[0])
     tx = optax.adam(optax.cosine_decay_schedule(learning_rate, max(steps, 1)))
     nll = {"nll": Quantity("exact -log p(x)", "nats")}
     return Experiment(
@@ -90,4 +97,5 @@ def experiment(
         sample=sample,
         select="validation/nll",
         data=data.name,
+        coding=Coding(full_pass(levels, 2, order), (28, 28, 1), order) if maskings == 1 else None,
     )

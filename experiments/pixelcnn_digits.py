@@ -11,12 +11,14 @@ Measured: test -log p(x) = 78.50 ± 0.64 nats, 1.769 bits/dim (categorical, exac
 
 from typing import Literal
 
+import jax.numpy as jnp
 import optax
 
-from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, ema, minimize
+from genjax import Coding, Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, ema, minimize
 from genjax.data import batches, digits
 from genjax.distributions import bits_per_dim
-from genjax.models.observation import categorical, check_support, logistic_mixture
+from genjax.likelihood.coding_models import full_pass
+from genjax.models.observation import categorical, check_support, level_log_probs, logistic_mixture
 from genjax.models.pixelcnn import GatedPixelCNN, sample_images
 
 
@@ -56,6 +58,10 @@ def experiment(
     def sample(state, key, n):
         return sample_images(model, state.params, pixels.sample, (n, 8, 8, 1), key)
 
+    def levels(params, symbols):
+        images = symbols.reshape(-1, 8, 8, 1) / jnp.float32(16)
+        return level_log_probs(pixels, model.apply(params, images))
+
     schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, steps // 50, max(steps, 1))
     tx = optax.chain(optax.clip_by_global_norm(100.0), optax.adam(schedule), ema(average))
     loss = lambda params, state, batch, key: Out(neg_log_prob(params, batch["image"]))
@@ -70,4 +76,5 @@ def experiment(
         sample=sample,
         select="validation/nll",
         data=data.name,
+        coding=Coding(full_pass(levels, 17, range(64)), (8, 8, 1)),
     )

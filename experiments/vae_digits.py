@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from genjax import (
+    Coding,
     Count,
     Evaluation,
     Experiment,
@@ -27,11 +28,12 @@ from genjax import (
 )
 from genjax.data import batches, digits
 from genjax.distributions import kl_normal_standard, sample_normal
+from genjax.likelihood.bits_back import Autoencoder
 from genjax.likelihood.iwae import importance_sampling, normal_log_weights
 from genjax.losses.variational import negative_elbo
 from genjax.metrics.latents import diagnosis
 from genjax.models.blocks import MLP
-from genjax.models.observation import check_support, discretized_logistic
+from genjax.models.observation import check_support, discretized_logistic, level_log_probs
 from genjax.models.vae import VAE, DenseDecoder, DenseEncoder
 from genjax.samplers.latents import interpolate_spherical, tiles, traverse
 
@@ -85,6 +87,12 @@ def experiment(
         z = jax.random.normal(code_key, (n, latents))
         return likelihood.sample(model.apply(state.params, z, method="decode"), pixel_key)
 
+    def posterior(params, symbols):
+        return model.apply(params, symbols.reshape(-1, 8, 8, 1) / jnp.float32(16), method="encode")
+
+    def levels(params, z):
+        return level_log_probs(likelihood, model.apply(params, z, method="decode"))
+
     def decoded(state, z):
         return likelihood.mean(model.apply(state.params, z, method="decode"))
 
@@ -132,4 +140,5 @@ def experiment(
         files={"diagnostics.txt": File(posteriors, lambda arrays: diagnosis(*arrays).encode())},
         select="validation/neg_elbo",
         data=data.name,
+        coding=Coding(Autoencoder(17, latents, posterior, levels), (8, 8, 1)),
     )

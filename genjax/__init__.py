@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from genjax.errors import BadInput as BadInput
     from genjax.evaluate import Evaluation as Evaluation
     from genjax.evaluate import Quantity as Quantity
+    from genjax.experiment import Coding as Coding
     from genjax.experiment import Denoising as Denoising
     from genjax.experiment import Experiment as Experiment
     from genjax.experiment import File as File
@@ -62,7 +63,7 @@ _HOMES = {
     "learners": ("minimize", "alternate", "Player", "repeat", "adjusted"),
     "averages": ("ema", "averaged"),
     "evaluate": ("Evaluation", "Quantity"),
-    "experiment": ("Experiment", "File", "Picture", "Text", "Denoising"),
+    "experiment": ("Experiment", "File", "Picture", "Text", "Denoising", "Coding"),
     "fields": ("Positive", "NonNegative", "Fraction", "Count"),
     "errors": ("BadInput",),
 }

@@ -139,6 +139,29 @@ def _edit(arguments: list[str]) -> int:
     return edit_run(path, options)
 
 
+def _compress(arguments: list[str]) -> int:
+    from genjax.arguments import first_argument, parse
+    from genjax.compressed import CompressOptions, compress_files
+
+    usage, about = "genjax compress FILE", "Codes files without loss, by the model of a run."
+    first, rest = first_argument(arguments, usage, CompressOptions, "a file")
+    count = next((i for i, argument in enumerate(rest) if argument.startswith("-")), len(rest))
+    options, _ = parse("genjax compress FILE...", about, CompressOptions, rest[count:])
+    _prepare()
+    return compress_files([first, *rest[:count]], options)
+
+
+def _decompress(arguments: list[str]) -> int:
+    from genjax.arguments import first_argument, parse
+    from genjax.compressed import DecompressOptions, decompress_file
+
+    usage, about = "genjax decompress ARCHIVE", "Writes the files of an archive, by the model that compressed them."
+    path, rest = first_argument(arguments, usage, DecompressOptions, "an archive")
+    options, _ = parse(f"genjax decompress {path}", about, DecompressOptions, rest)
+    _prepare()
+    return decompress_file(path, options)
+
+
 def _sweep(arguments: list[str]) -> int:
     from genjax.arguments import first_argument
     from genjax.fields import load
@@ -220,6 +243,9 @@ COMMANDS = {
     "evaluate": Command("evaluate RUN", "measure a checkpoint", _evaluate),
     "sample": Command("sample RUN --n 64 --out grid.png", 'draw samples; --prompt "..." goes on with a text', _sample),
     "edit": Command("edit RUN --image FILE", "finish, redraw or enlarge a picture with a diffusion model", _edit),
+    "edit": Command("edit RUN --image FILE", "finish or redraw a picture with a diffusion model", _edit),
+    "compress": Command("compress FILE... --run RUN", "code files without loss, by a model", _compress),
+    "decompress": Command("decompress ARCHIVE --run RUN", "and back", _decompress),
     "sweep": Command("sweep FILE field=a,b seed=0:3", "train a grid of runs and rank them", _sweep),
     "compare": Command("compare RUN RUN | @LIST", "one table of runs and experiments on the same data", _compare),
     "list": Command("list [FOLDER] | list runs [FOLDER]", "experiments with paper and measured number; runs", _list),

@@ -13,6 +13,8 @@ from genjax.corruption.predictions import Denoise
 from genjax.data.checks import check_rows
 from genjax.errors import BadInput
 from genjax.evaluate import Evaluation, Quantity
+from genjax.likelihood.bits_back import Autoencoder
+from genjax.likelihood.coding import Autoregression
 from genjax.types import Key, Learner, Params, Source, Stage, State
 
 Images = Any  # float32 in [0, 1]: [n, H, W, C], or [2, n, H, W, C] for pairs shown one above the other
@@ -54,6 +56,15 @@ class Denoising(NamedTuple):
     classes: int = 0  # K; 0: no labels
 
 
+class Coding(NamedTuple):
+    """How a model codes its data without loss: what `genjax compress` and `decompress` need."""
+
+    model: Autoregression | Autoencoder  # of rows of symbols: grey levels 0 .. L-1, or the tokens of `text`
+    shape: tuple[int, ...] = ()  # (H, W, C) of a picture, whose numbers are a row of symbols; (): text
+    order: Sequence[int] = ()  # the pixels in the order in which the model has them; (): row by row
+    first: int = 0  # of text: the token that stands before it
+
+
 class Experiment(NamedTuple):
     """Stages of training, and how their result is measured and looked at.
 
@@ -71,6 +82,7 @@ class Experiment(NamedTuple):
     files: Mapping[str, File] = {}  # further files, by name
     text: Text | None = None
     denoising: Denoising | None = None
+    coding: Coding | None = None
 
 
 def evaluations_of(experiment: Experiment, index: int) -> dict[str, Evaluation]:
@@ -153,6 +165,11 @@ def _check_written(experiment: Experiment) -> None:
             f"denoising={experiment.denoising!r}",
             experiment.denoising is None or isinstance(experiment.denoising, Denoising),
             "Denoising(process, denoise, shape, encode, decode, classes), or None",
+        ),
+        (
+            f"coding={experiment.coding!r}",
+            experiment.coding is None or isinstance(experiment.coding, Coding),
+            "Coding(model, shape), or None",
         ),
         (f"text={text!r}", text is None or isinstance(text, Text), "Text(encode, decode, decoder, context), or None"),
     )

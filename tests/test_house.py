@@ -180,7 +180,8 @@ def distributions(path_prefix: tuple[str, ...]) -> set[str]:
 def test_every_dependency_is_used_and_every_import_declared():
     extras = PROJECT["optional-dependencies"]
     declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
-    optional = {canonicalize_name(Requirement(line).name) for part in ("grain", "text", "ode") for line in extras[part]}
+    parts = ("grain", "text", "ode", "coding")
+    optional = {canonicalize_name(Requirement(line).name) for part in parts for line in extras[part]}
     used = distributions(("genjax/", "experiments/"))
     assert used - declared - optional == set(), "imported, not declared in pyproject.toml"
     assert (declared | optional) - used - {"array-record"} == set(), "declared, imported nowhere"  # TFDS imports it
@@ -206,7 +207,11 @@ def test_the_lock_pins_what_is_asked_for(python, jax_minor):
         if pin.marker is None or pin.marker.evaluate(environment):
             assert canonicalize_name(pin.name) not in pins, f"{pin.name} is pinned twice"
             pins[canonicalize_name(pin.name)] = str(pin.specifier).removeprefix("==")
-    asked = [Requirement(line) for part in ("grain", "text", "dev") for line in PROJECT["optional-dependencies"][part]]
+    asked = [
+        Requirement(line)
+        for part in ("grain", "text", "coding", "dev")
+        for line in PROJECT["optional-dependencies"][part]
+    ]
     asked = [r for r in asked if r.name != PROJECT["name"]] + [Requirement(line) for line in PROJECT["dependencies"]]
     assert [str(r) for r in asked if not r.specifier.contains(pins[canonicalize_name(r.name)])] == []
     assert pins["jax"].startswith(jax_minor) and "tensorflow" not in pins and "torch" not in pins

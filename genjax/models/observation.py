@@ -199,6 +199,26 @@ def logit_of_mean(images: np.ndarray, levels: int, least: float = 0.001) -> np.n
     return np.log(mean / (1.0 - mean)).astype(np.float32).reshape(-1)
 
 
+def level_log_probs(likelihood: Likelihood, params_out: Array) -> jax.Array:
+    """The log-probability of every grey level at every pixel: what an entropy coder needs.
+
+    Args:
+      likelihood: with independent channels, or of images with one channel.
+      params_out: [..., H, W, C, m].
+
+    Returns:
+      [..., H * W * C, levels] nats.
+
+    >>> level_log_probs(bernoulli(), jnp.zeros((5, 2, 2, 1, 1))).round(3)[0, 0].tolist()
+    [-0.693..., -0.693...]
+    """
+    pixels = math.prod(params_out.shape[-4:-1])
+    alone = params_out.reshape(-1, 1, 1, 1, params_out.shape[-1])  # each pixel as an image of its own
+    grid = jnp.arange(likelihood.levels, dtype=jnp.float32) / (likelihood.levels - 1)
+    one = lambda level: likelihood.log_prob(alone, jnp.broadcast_to(level, alone.shape[:-1]))
+    return jax.vmap(one, out_axes=-1)(grid).reshape(*params_out.shape[:-4], pixels, likelihood.levels)
+
+
 def _pixel_sum(log_prob: Callable[[Array, Array], jax.Array]) -> Callable[[Array, Array], jax.Array]:
     """From nats [..., D] of numbers [..., D, m] and pixels [..., D] to nats [...] of params_out and an image.
 
