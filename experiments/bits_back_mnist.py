@@ -3,8 +3,9 @@
 Paper:    Townsend, Bird and Barber, Practical lossless compression with latent variables using bits back coding, 2019,
           arXiv:1901.04866: 0.19 bits a pixel, the test set coded, and the negative ELBO alike
 Command:  genjax data prepare binarized_mnist; genjax train experiments/bits_back_mnist.py
-Cost:     not yet
-Measured: not yet
+Cost:     2 minutes of processor time; 14 by the clock on a core that many processes used
+Measured: test <= 0.1856 ± 0.0005 bits/dim, 145.5 bits an image (N=10,000, ema, step 100,000); the 10,000 test images
+          coded: 181,920 bytes, 0.1856 bits/dim, and 992 initial bits (python benchmarks/coding.py), 2026-11-27
 
 As published: one hidden layer of 100 rectifiers in the encoder and in the decoder, 40 latents, Bernoulli pixels.
 `genjax compress FILE.npy --run RUN` codes arrays and pictures of 28x28 black and white pixels by it.

@@ -191,9 +191,7 @@ def probe(model: Model, count: int) -> int:
 
 def software() -> str:
     """What computes: its versions and the device, for a message."""
-    import jaxlib
-
-    return f"jaxlib {jaxlib.__version__} on {jax.devices()[0].device_kind}, {os.cpu_count()} processors"
+    return f"jax {jax.__version__} on {jax.devices()[0].device_kind}, {os.cpu_count()} processors"
 
 
 def _contents(model: Model, head: Head, words: np.ndarray, path: Path) -> list[bytes]:
