@@ -1,7 +1,7 @@
 """Files as rows of symbols that a model knows, and back: arrays and pictures of grey levels, texts of tokens.
 
 An array (`.npy`) holds grey levels as the model counts them, 0 .. L-1.  A picture (`.png`) holds grey values in 0 ..
-255 of which level l is round(255 l / (L - 1)): what `genjax sample` draws.  Any other value is refused, since it would
+255 of which level l is round(255 l / (L - 1)), as pictures are drawn here.  Any other value is refused, since it would
 be lost.  Arrays come back number by number, pictures pixel by pixel (as a PNG written anew), texts byte by byte.
 """
 

@@ -92,7 +92,7 @@ def test_pixelcnn_digits(likelihood):
 
 
 def test_vae_digits():
-    experiment, model, state = opened("vae_digits", 60, width=16, latents=4, samples=1)
+    experiment, model, state = opened("vae_digits", 200, width=16, latents=4, samples=1)
     found = coded(model, rows_of(experiment, 250))
     assert abs(found.nats / measured(experiment, state, 250, "neg_elbo") - 1) < 0.01
 
