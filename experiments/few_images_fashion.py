@@ -1,7 +1,7 @@
 """A convolutional GAN on 1,000 images of Fashion-MNIST, with adaptive discriminator augmentation or without.
 
-Paper:    Karras et al., Training Generative Adversarial Networks with Limited Data, 2020, arXiv:2006.06676; on this data
-          no number
+Paper:    Karras et al., Training Generative Adversarial Networks with Limited Data, 2020, arXiv:2006.06676; no number
+          on this data
 Command:  genjax data prepare fashion_mnist; genjax train experiments/few_images_fashion.py
           and with --no-adaptive; --examples 500
           distances in the features of a classifier: --features RUN, a run of classifier_mnist.py on the same images

@@ -4,8 +4,11 @@ Paper:    Wu et al., 2016, doi:10.7554/eLife.16965 (the landscape: four sites of
           2019, doi:10.7554/eLife.39397 (RBMs of proteins); no published number under this protocol
 Command:  genjax sweep experiments/protein_landscape.py model=profile,potts,gpt,regression choice=0:3 --data GB1.csv
           each with --evaluate-every 20 --checkpoint-every 20
-Cost:     not yet
-Measured: not yet
+Cost:     15 to 30 s of processor time a run, start and compilation included
+Measured: 500 shots, Spearman's rho of all other 148,861 variants (ema; mean and deviation over three choices of shots),
+          and -log p of the 3,144 that are as fit as the wild type, in nats, 2026-11-27:
+          independent sites 0.529 ± 0.002, 9.82 ± 0.01; Potts RBM 0.537 ± 0.010, 9.46 ± 0.02; transformer 0.534 ± 0.008,
+          9.28 ± 0.02; regression 0.449 ± 0.007; residues shared with the wild type 0.143
 
 A generator sees `shots` variants that are at least as fit as the wild type (fitness >= 1), and never a fitness; its
 score of a variant is log p, exact for all three: independent sites, an RBM of Potts units that descends its exact

@@ -243,7 +243,6 @@ COMMANDS = {
     "evaluate": Command("evaluate RUN", "measure a checkpoint", _evaluate),
     "sample": Command("sample RUN --n 64 --out grid.png", 'draw samples; --prompt "..." goes on with a text', _sample),
     "edit": Command("edit RUN --image FILE", "finish, redraw or enlarge a picture with a diffusion model", _edit),
-    "edit": Command("edit RUN --image FILE", "finish or redraw a picture with a diffusion model", _edit),
     "compress": Command("compress FILE... --run RUN", "code files without loss, by a model", _compress),
     "decompress": Command("decompress ARCHIVE --run RUN", "and back", _decompress),
     "sweep": Command("sweep FILE field=a,b seed=0:3", "train a grid of runs and rank them", _sweep),

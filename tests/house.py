@@ -15,10 +15,8 @@ ROOMS = (
     *("data", "roll_call", "hosts", "parallel", "explaining", "compilation", "digest", "checkpoint"),
     *("evaluate", "report"),
     *("experiment", "kinds", "fields", "arguments", "view", "train", "stopping", "record", "directory", "run", "saved"),
-    *("prompted", "denoised", "feature_net"),
-    *("listing", "sweep", "compare", "cache", "show", "doctor", "prepare", "cli", "__main__"),
     *("prompted", "denoised", "feature_net", "archive", "members", "compressed"),
-    *("listing", "sweep", "cache", "show", "doctor", "prepare", "cli", "__main__"),
+    *("listing", "sweep", "compare", "cache", "show", "doctor", "prepare", "cli", "__main__"),
 )
 
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml", "runpy"}

@@ -110,7 +110,7 @@ def adaptive_game(
     >>> round(float(out.carry), 3)  # the critic is sure of both real images: up by 2 of 10
     0.2
     """
-    adapted(0.0, jnp.zeros(1), target, horizon)  # refuses what is out of range
+    adapted(jnp.zeros(()), jnp.zeros(1), target, horizon)  # refuses what is out of range
     game = changed_game(play, score, lambda state, x, key: change(x, key, state.carry))
 
     def critic(params: Params, state: State, batch: Batch, key: Key) -> Out:
