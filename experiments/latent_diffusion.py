@@ -6,12 +6,16 @@ Paper:    Rombach et al., High-Resolution Image Synthesis with Latent Diffusion 
 Command:  genjax train experiments/latent_diffusion.py
           genjax train experiments/latent_diffusion.py --data digits
           distances in the features of a classifier: --features RUN, a run of classifier_mnist.py on the same images
-Cost:     not yet measured
-Measured: not yet
+Cost:     about 6 min of one core of an AMD EPYC, 1 of them compiling, 1 evaluating; 24 min as it was shared
+Measured: Fashion-MNIST, test: -log p(x) <= 1,988.5 ± 5.5 nats, 3.659 ± 0.010 bits/dim (continuous, 4 times, N=10,000,
+          raw autoencoder, ema of the transformer, steps 2,000 and 1,500), of which 107.0 ± 1.2 are the rate; with the
+          prior N(0, I) <= 2,062.3 ± 5.4; samples in a classifier's features (N=2,500): Frechet distance 119.9, kernel
+          57.6 ± 4.1, precision 0.585, recall 0.103, coverage 0.164; with N(0, I) 256.2, 75.0 ± 4.5, 0.502, 0.001,
+          0.020, 2026-11-27
 
-Stage 1 learns q(z | x), a normal for each number of a grid of latents, and p(x | z), with a small weight of the KL to
-N(0, I).  Stage 2 learns a diffusion of u = (z - shift) / scale, mean 0 and variance 1 a channel over training images;
-encoder and decoder stand in its carry, outside of what is trained.  With z ~ q(z | x), in nats,
+Stage 1 learns q(z | x), a normal for each number of a grid of latents, and p(x | z), the KL to N(0, I) weighing less
+than it should.  Stage 2 learns a diffusion of u = (z - shift) / scale, of mean 0 and variance 1 in each channel over
+training images; encoder and decoder stand in its carry, outside of what is trained.  With z ~ q(z | x), in nats,
 
     -log p(x) <= E[-log p(x | z)] - H(q(z | x)) + E[-log p(u)] + sum log scale,    -log p(u) <= the diffusion's bound,
 
