@@ -5,10 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import toys
 from planted import rejects
+from test_train import digests, go
 
-from genjax import power_averages
-from genjax.errors import BadInput
+from genjax import Experiment, Stage, power_averages
+from genjax.data import batches
+from genjax.errors import BadInput, Preempted
 from genjax.learners import minimize
 from genjax.power_averages import WIDEST, PowerState, exponent, profile_weights, reconstructed
 from genjax.types import Out
@@ -182,6 +185,26 @@ def test_it_stands_in_a_chain_and_changes_no_update():
     assert float(ends[0].params) == float(ends[1].params)
     found = [float(reconstructed(ends[1].opt_state, width)) for width in (0.04, 0.08, 0.16)]
     assert 0 < found[2] < found[1] < found[0] < float(ends[1].params)  # of what rises, a wider average lags more
+
+
+def test_checkpoints_hold_averages_and_copies(tmp_path):
+    """Stopped and gone on with, a run ends with the copies, and the average of another width, of the whole one."""
+
+    def make():
+        tx = optax.chain(optax.adam(0.05), power_averages.power_averages(6, 4))
+        learner = minimize(toys.noisy, tx, lambda key, batch: {"mean": jnp.zeros((1, 2))})
+        return Experiment([Stage("mean", learner, batches(toys.SPLIT, 8), 40)], data="toy")
+
+    whole, _ = go(make(), tmp_path / "whole")
+    with pytest.raises(Preempted):
+        go(make(), tmp_path / "parts", stop_after=11)
+    parts, _ = go(make(), tmp_path / "parts")
+    assert sorted(np.asarray(whole.state.opt_state[1].times).tolist()) == [18, 24, 30, 36]
+    seen = digests(tmp_path / "parts")
+    assert all(seen[place] == leaves for place, leaves in digests(tmp_path / "whole").items())
+    assert any("copies" in path for path in seen[0, 40])
+    first, second = (reconstructed(run.state.opt_state, 0.07)["mean"] for run in (whole, parts))
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize(
