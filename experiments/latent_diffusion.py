@@ -6,7 +6,7 @@ Paper:    Rombach et al., High-Resolution Image Synthesis with Latent Diffusion 
 Command:  genjax train experiments/latent_diffusion.py
           genjax train experiments/latent_diffusion.py --data digits
           distances in the features of a classifier: --features RUN, a run of classifier_mnist.py on the same images
-Cost:     about 6 min of one core of an AMD EPYC, 1 of them compiling, 1 evaluating; 24 min as it was shared
+Cost:     29 min of a shared core of an AMD EPYC, 5 of them compiling, 4 evaluating; about 6 min of processor time
 Measured: Fashion-MNIST, test: -log p(x) <= 1,988.5 ± 5.5 nats, 3.659 ± 0.010 bits/dim (continuous, 4 times, N=10,000,
           raw autoencoder, ema of the transformer, steps 2,000 and 1,500), of which 107.0 ± 1.2 are the rate; with the
           prior N(0, I) <= 2,062.3 ± 5.4; samples in a classifier's features (N=2,500): Frechet distance 119.9, kernel
