@@ -3,8 +3,10 @@
 Paper:    Song, Dhariwal, Chen and Sutskever, Consistency Models, 2023, arXiv:2303.01469; of pictures, so that no
           published number applies here
 Command:  genjax train experiments/consistency_points.py
-Cost:     not yet measured
-Measured: not yet
+Cost:     3 min 6 of processor time on one core of an AMD EPYC that other work shared, compilation included
+Measured: test energy distance from the data by 1, 2, 4 calls of the student 0.0002 ± 0.0011, 0.0008 ± 0.0013,
+          -0.0001 ± 0.0006, of the teacher by DDIM 1.061, 0.182, 0.0140, by 64 calls 0.0004 ± 0.0011; of other points of
+          the data -0.0010 ± 0.0005 (N=5,000, ema, step 10,000 of both stages), 2026-11-27
 
 The data and their density are those of diffusion_points.py.  The first stage trains the teacher, with EDM's predictions
 along a quarter of a circle.  The second begins with the teacher's weights and learns to go along the teacher's paths at
