@@ -21,11 +21,13 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, ema, minimize
+from genjax import Coding, Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, ema, minimize
 from genjax.corruption.survival import cosine, linear
 from genjax.data import Split, batches, binarized_mnist, take
+from genjax.likelihood.coding_models import full_pass
 from genjax.likelihood.masked import masked_bound, timed_bound
 from genjax.losses.masked import masked_counts, order_agnostic_loss
 from genjax.models.blocks import MLP
@@ -137,6 +139,7 @@ def experiment(
 
     tx = optax.chain(optax.adam(optax.cosine_decay_schedule(learning_rate, max(steps, 1))), ema(average))
     learner = minimize(loss, tx, lambda key, batch: net.init(key, tokens_of(batch)))
+    order = np.random.default_rng(0).permutation(PIXELS)  # in which files are coded: one of all that it knows
     upper = lambda how: Quantity(f"upper bound of -log p(x), {how}")
     every = max(len(data.test.arrays["image"]) // summed, 1)  # the rows are no random sequence: the first are harder
     spread = Split(take(data.test.arrays, slice(None, None, every)), data.test.prepare)
@@ -164,4 +167,5 @@ def experiment(
         },
         select="validation/neg_elbo",
         data=data.name,
+        coding=Coding(full_pass(net.apply, 2, order, MASK), (SIDE, SIDE, 1), order),
     )

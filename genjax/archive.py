@@ -26,7 +26,7 @@ from genjax.errors import BadInput
 MAGIC = b"\x93gjx\r\n\x1a\n"
 VERSION = 1
 FRONT = struct.Struct("<8sHIQ")
-NAME = re.compile(r"[^/\\\x00-\x1f]{1,200}")
+NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}")  # none that is hidden, or leaves the folder
 KINDS = ("npy", "png", "text")
 MOST = 2**40  # symbols
 
@@ -109,7 +109,7 @@ def _head(told: Mapping[str, Any]) -> Head:
 
 
 def _member(name: str, kind: str, shape: list[int], crc: int) -> Member:
-    if not isinstance(name, str) or not NAME.fullmatch(name) or name in (".", ".."):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ValueError(f"a file of it is called {name!r}")
     if kind not in KINDS or not all(type(n) is int and n >= 0 for n in [*shape, crc]):
         raise ValueError(f"what it says of {name!r} makes no sense")

@@ -35,7 +35,8 @@ def read_member(path: Path, coding: Coding, text: Text | None) -> tuple[Member, 
     if not path.is_file():
         raise BadInput(f"no file at {path}", f"allowed: {_allowed(coding)}")
     if not NAME.fullmatch(path.name):
-        raise BadInput(f"the name of {str(path)!r}", "allowed: 1 to 200 characters, none of them a control character")
+        allowed = "allowed: 1 to 200 characters, no '.' first, none of them a control character"
+        raise BadInput(f"the name of {str(path)!r}", allowed)
     if not coding.shape:
         assert text is not None
         return _read_text(path, text)

@@ -74,6 +74,7 @@ def test_the_forged_header_is_read_when_it_is_good():
         with_member(name="../a"),
         with_member(name="/etc/passwd"),
         with_member(name=".."),
+        with_member(name=".profile"),
         with_member(name=""),
         with_member(name="a\n"),
         with_member(name=3),

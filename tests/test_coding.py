@@ -9,6 +9,7 @@ from genjax.errors import BadInput
 from genjax.likelihood import coding
 from genjax.likelihood.coding import Autoregression, chances, counts, decode, encode, rows_at_once, softmax
 from genjax.likelihood.coding_models import cached, full_pass, in_rows, joined, streams
+from genjax.likelihood.masked import order_log_prob
 from genjax.models.observation import categorical, discretized_logistic, level_log_probs, logistic_mixture
 from genjax.models.pixelcnn import GatedPixelCNN
 from genjax.models.transformer import GPT
@@ -102,6 +103,18 @@ def linear(order, seed=0):
     weights = np.random.default_rng(seed).normal(size=(size, size, 3)).astype(np.float32)
     weights *= (rank[:, None] < rank[None])[..., None]
     return full_pass(lambda params, x: jnp.einsum("bi,ijv->bjv", x.astype(jnp.float32), params), 3, order), weights
+
+
+def test_a_masked_model_in_one_order():
+    """The exact likelihood of the order, from the file that knows it."""
+    order, weights = np.random.default_rng(3).permutation(8), np.random.default_rng(0).normal(size=(8, 8, 3))
+    logits = lambda params, z: jnp.einsum("bi,ijv->bjv", jnp.where(z == 3, -1.0, z), params)
+    model, params = full_pass(logits, 3, order, blank=3), jnp.asarray(weights, jnp.float32)
+    x = np.random.default_rng(1).integers(0, 3, (5, 8)).astype(np.int32)
+    coded = encode(model, params, x[:, order])
+    nats = order_log_prob(lambda z: logits(params, z), 3, x, order)
+    assert abs(coded.nats + float(nats.sum())) < 1e-4 * coded.nats
+    np.testing.assert_array_equal(decode(model, params, coded.words, x.shape), x[:, order])
 
 
 def test_another_order():

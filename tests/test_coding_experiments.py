@@ -77,6 +77,13 @@ def test_made(offline):
     assert abs(found.nats / measured(experiment, state, 5, "nll") - 1) < 1e-4
 
 
+def test_masked_mnist(offline):
+    """One order costs about as much as the bound, which is the average over all of them."""
+    experiment, model, state = opened("masked_mnist", hidden=(16,), batch_size=20, learning_rate=1e-2, k=4)
+    found = coded(model, rows_of(experiment, 5))
+    assert abs(found.nats / measured(experiment, state, 5, "neg_elbo") - 1) < 0.1
+
+
 def test_an_ensemble_of_orders_is_not_coded(offline):
     """Its members see different pixels first: no order shows what all of them need."""
     assert load(EXPERIMENTS / "made_mnist.py").function(hidden=(16,), maskings=2, batch_size=20).coding is None

@@ -7,15 +7,17 @@ A range coder (Martin 1979) turns symbols x_1 .. x_T into a number of
     c_t(v) = 1 + floor(p(v) (2^24 - V)),  the remainder to the likeliest symbol,        P_t(v) = c_t(v) / 2^24
 
 Every symbol keeps at least one count, so that everything can be coded; V counts in 2^24 cost at most V 2^-24 / log 2
-bits a symbol.  Counts are whole numbers: what is rounded on both sides in the same way cannot differ in its last bit.
+bits a symbol, and the coder's own rounding as much again.  Counts are whole numbers: what is rounded on both sides in
+the same way cannot differ in its last bit.
 
 Both sides must know the same P_t, bit for bit, and that is the danger.  A network's sums depend on the order in which
 they are made, which XLA chooses by the shapes: the logits of one row, of a batch of 256, of a prefix and of the whole
-sequence differ in their last bits, and one count that differs turns all that follows into noise.  So nothing is
-computed at once that the decoder cannot compute at once: both sides run `_walk`, the same compiled step on the same
-shapes, one position after the other, and differ only in where a symbol comes from.  That still asks for the same
-program: another version of jaxlib, kind of device or number of threads may sum in another order.  A stream therefore
-belongs into a container that knows a checksum of its content (`genjax.archive`), by which a wrong result is refused.
+sequence differ in their last bits (between 1 and 8 rows of `pixelcnn_digits.py`, on a processor, half of all tables
+have another count), and one count that differs turns all that follows into noise.  So nothing is computed at once that
+the decoder cannot compute at once: both sides run `_walk`, the same compiled step on the same shapes, one position
+after the other, and differ only in where a symbol comes from.  That still asks for the same program: another version of
+jaxlib, kind of device or number of threads may sum in another order.  A stream therefore belongs into a container that
+knows a checksum of its content (`genjax.archive`), by which a wrong result is refused.
 
 Sources: Martin, Range encoding: an algorithm for removing redundancy from a digitised message, 1979; Rissanen and
 Langdon, Arithmetic coding, 1979; the coder itself is Bamler's constriction (2022), https://arxiv.org/abs/2201.01741.

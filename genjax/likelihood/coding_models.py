@@ -27,18 +27,24 @@ from genjax.types import Array, Params
 STREAMS, LEAST = 64, 512  # rows of a text, at most; tokens of a row, about at least
 
 
-def full_pass(logits: Callable[[Params, jax.Array], jax.Array], symbols: int, order: Sequence[int]) -> Autoregression:
-    """A network that is autoregressive by its masks (MADE, PixelCNN): one full pass a position.
+def full_pass(
+    logits: Callable[[Params, jax.Array], jax.Array], symbols: int, order: Sequence[int], blank: int = 0
+) -> Autoregression:
+    """A network that gives all conditionals at once: one full pass a position, over symbols that are known so far.
+
+    It is autoregressive by its masks (MADE, PixelCNN), or takes a mask for what is not known yet (masked diffusion, in
+    one of its orders).
 
     Args:
       logits: (parameters, symbols [B, T]) -> logits [B, T, V]; those of a position do not look at it or what follows.
       symbols: V.
       order: [T] the position that is coded first, second, ...; symbols are given and returned in this order.
+      blank: what stands where a symbol is not known: of a masked model the mask.
 
     Returns:
       `Autoregression`, of rows of T symbols.
 
-    Source: the chain rule; Germain et al., MADE, 2015, https://arxiv.org/abs/1502.03509.
+    Source: the chain rule; Germain et al., 2015; Uria, Murray and Larochelle, 2014, https://arxiv.org/abs/1310.1757.
 
     >>> model = full_pass(lambda params, x: jnp.zeros((*x.shape, 2)), 2, range(3))
     >>> model.step(None, model.start(None, 4), jnp.zeros(4, int), jnp.array(0))[0].shape
@@ -50,7 +56,7 @@ def full_pass(logits: Callable[[Params, jax.Array], jax.Array], symbols: int, or
         x = jnp.where(t > 0, x.at[:, places[t - 1]].set(previous), x)
         return jnp.take(logits(params, x), places[t], axis=1), x
 
-    return Autoregression(symbols, lambda params, rows: jnp.zeros((rows, len(places)), jnp.int32), step)
+    return Autoregression(symbols, lambda params, rows: jnp.full((rows, len(places)), blank, jnp.int32), step)
 
 
 def cached(decoder: Callable[[Params], Decoder], symbols: int, context: int, first: int = 0) -> Autoregression:
