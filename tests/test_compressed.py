@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from genjax import compressed
+from genjax.archive import pack, unpack
 from genjax.cli import main
 
 PICTURES = '''
@@ -237,3 +238,40 @@ def test_a_run_that_went_on_is_another_model(runs, tmp_path, capsys):
     refused(["decompress", archive, "--run", str(tmp_path / "more"), "--out", str(tmp_path / "x")], capsys, "step 4")
     step = ["--step", "2"]
     assert main(["decompress", archive, "--run", str(tmp_path / "more"), "--out", str(tmp_path / "x"), *step]) == 0
+
+
+@pytest.mark.parametrize("kind", ["ordered", "latent"])
+def test_a_stream_whose_checksum_was_made_to_fit_is_refused(runs, capsys, kind):
+    """Somebody else's words, or more files than were coded, under a header that is right: the content's checksum."""
+    assert main(["compress", *paths(runs, "many.npy", "one.png"), *at(runs, kind, "right.gjx")]) == 0
+    head, words = unpack((runs / "right.gjx").read_bytes(), "")
+    rng = np.random.default_rng(0)
+    streams = [words[:0], words[:-1], words[1:], np.append(words, 7), words[::-1], 0 * words, ~words]
+    streams += [
+        words ^ (1 << rng.integers(0, 32)) * (np.arange(len(words)) == rng.integers(0, len(words))) for _ in range(20)
+    ]
+    streams += [rng.integers(0, 2**32, len(words)) for _ in range(5)]
+    many, one = head.members
+    heads = [head] * len(streams)
+    for members in [
+        (one, many),
+        (many,),
+        (one,),
+        (many, one._replace(kind="text")),
+        (many._replace(shape=(31, 3, 4, 1)),),
+        (many, one._replace(shape=(5, 7))),
+        (many._replace(shape=(0, 3, 4, 1)), one),
+    ]:
+        heads.append(head._replace(members=members))
+        streams.append(words)
+    harmless = 0  # the last bits of a stream may say nothing: then what comes back is right
+    for forged, stream in zip(heads, streams, strict=True):
+        (runs / "forged.gjx").write_bytes(pack(forged, np.asarray(stream).astype(np.uint32)))
+        arguments = ["decompress", str(runs / "forged.gjx"), *at(runs, kind, "forged")]
+        if forged is head and main(arguments) == 0:
+            harmless += 1
+            assert (runs / "forged" / "many.npy").read_bytes() == (runs / "many.npy").read_bytes()
+            shutil.rmtree(runs / "forged")
+        else:
+            refused(arguments, capsys)
+    assert harmless <= 3 and not (runs / "forged").exists()
