@@ -34,6 +34,7 @@ from genjax import (
     Positive,
     Quantity,
     Stage,
+    Target,
     adjusted,
     minimize,
 )
@@ -49,6 +50,12 @@ from genjax.models.rbm import RBM, filters, gibbs_step
 from genjax.models.visible import bernoulli_units, joined_units
 from genjax.samplers.gibbs import along_chain, run_chain, run_on
 from genjax.samplers.latents import tiles
+
+TARGETS = (
+    Target("12-dbm", 84.62, "nats", "test_there/bound", "binarized_mnist", "b", "Salakhutdinov and Hinton, 2009",
+           "500-1000, PCD and mean field, lower bound by AIS; there pretrained", options="--steps 250000",
+           at_most=87.0),
+)  # fmt: skip
 
 SIDE, D, WALKS, MIX = 28, 784, 100, 1_000  # pixels; walks of annealing, Gibbs steps before those that go back
 

@@ -25,7 +25,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from genjax import BadInput, Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, adjusted, minimize
+from genjax import (
+    BadInput,
+    Count,
+    Evaluation,
+    Experiment,
+    Fraction,
+    Out,
+    Positive,
+    Quantity,
+    Stage,
+    Target,
+    adjusted,
+    minimize,
+)
 from genjax.data import batches, binarized_mnist
 from genjax.distributions import log_mean_exp, sample_bernoulli
 from genjax.likelihood.ais import published_temperatures, temperatures
@@ -40,6 +53,15 @@ from genjax.models.rbm import RBM, filters, gibbs_step
 from genjax.models.visible import bernoulli_units
 from genjax.samplers.gibbs import along_chain, run_chain, run_on
 from genjax.samplers.latents import tiles
+
+TARGETS = (
+    Target("11-dbn-bound", 86.22, "nats", "test_there/neg_bound", "binarized_mnist", "a",
+           "Salakhutdinov and Murray, 2008: from memory, unchecked",
+           "784-500-2000, greedy, the variational bound by AIS of the machine on top", tolerance=1.5),
+    Target("11-dbn-estimate", 84.55, "nats", "test_there/neg_iwae", "binarized_mnist", "a",
+           "Salakhutdinov and Murray, 2008, as quoted elsewhere",
+           "784-500-2000, greedy, importance sampling, AIS of the machine on top", tolerance=1.5),
+)  # fmt: skip
 
 SIDE, D, WALKS, MIX = 28, 784, 100, 1_000  # pixels; walks of annealing, Gibbs steps before those that go back
 

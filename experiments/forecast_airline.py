@@ -17,8 +17,18 @@ from typing import Annotated
 
 from forecast_sunspots import experiment as arima
 
-from genjax import Count, Experiment
+from genjax import Count, Experiment, Target
 from genjax.fields import Limits
+
+PROTOCOL = "log airline passengers 1949 to 1960, SARIMA(0,1,1)(0,1,1)12, exact likelihood"
+TARGETS = (
+    Target("27-airline", 244.6965, "nats", "fit/log_likelihood", "airline", "a", "statsmodels 0.15", PROTOCOL,
+           tolerance=1e-3, relative=True),
+    Target("27-airline-theta", -0.40192, "", "fit/ma1", "airline", "a", "statsmodels 0.15", PROTOCOL, tolerance=1e-3,
+           relative=True),
+    Target("27-airline-seasonal", -0.55710, "", "fit/seasonal_ma1", "airline", "a", "statsmodels 0.15", PROTOCOL,
+           tolerance=1e-3, relative=True),
+)  # fmt: skip
 
 
 def experiment(

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax import BadInput, Count, Evaluation, Experiment, File, Learner, Out, Quantity, Stage, State
+from genjax import BadInput, Count, Evaluation, Experiment, File, Learner, Out, Quantity, Stage, State, Target
 from genjax.data import Split, batches, series, unchanged
 from genjax.fields import Limits
 from genjax.likelihood.arima import Orders, check_orders, check_series, differences, levels, quantiles, white_noise
@@ -39,6 +39,23 @@ from genjax.likelihood.information import standard_errors
 from genjax.likelihood.kalman import forecast, kalman_filter, simulate
 from genjax.quasi_newton import quasi_newton
 from genjax.report.forecast import PROBABILITIES, Seen, coefficients_txt, forecast_csv, forecast_svg, paths_csv
+
+PROTOCOL = "yearly sunspots 1700 to 2008, AR(2) with a constant, exact likelihood"
+TARGETS = (
+    Target("27-ar2", -1307.3185, "nats", "fit/log_likelihood", "sunspots", "a", "statsmodels 0.15", PROTOCOL,
+           tolerance=1e-3, relative=True),
+    Target("27-ar2-mean", 49.746, "", "fit/mean", "sunspots", "a", "statsmodels 0.15", PROTOCOL, tolerance=1e-3,
+           relative=True),
+    Target("27-ar2-phi1", 1.39063, "", "fit/ar1", "sunspots", "a", "statsmodels 0.15", PROTOCOL, tolerance=1e-3,
+           relative=True),
+    Target("27-ar2-phi2", -0.68857, "", "fit/ar2", "sunspots", "a", "statsmodels 0.15", PROTOCOL, tolerance=1e-3,
+           relative=True),
+    Target("27-ar2-variance", 274.727, "", "fit/variance", "sunspots", "a", "statsmodels 0.15", PROTOCOL,
+           tolerance=1e-3, relative=True),
+    Target("27-ar9-variance", 221.226, "", "fit/variance", "sunspots", "a", "statsmodels 0.15",
+           "yearly sunspots 1700 to 2008, AR(9), conditional least squares", options="--ar 9 --conditional",
+           tolerance=1e-3, relative=True),
+)  # fmt: skip
 
 
 def experiment(

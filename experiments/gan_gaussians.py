@@ -21,11 +21,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import Count, Evaluation, Experiment, Fraction, Player, Positive, Quantity, Stage, alternate
+from genjax import Count, Evaluation, Experiment, Fraction, Player, Positive, Quantity, Stage, Target, alternate
 from genjax.data import Split, batches, unchanged
 from genjax.losses.games import logistic_game
 from genjax.losses.penalties import packed
 from genjax.metrics.modes import gaussian_modes
+
+PAPER = "Lin, Khetan, Fanti and Oh, 2018, arXiv:1712.04086, table 1"
+PROTOCOL = (
+    "100,000 points, sd 0.05, 400 epochs, batches of 100, G 400, D 200 maxout 5, rate 1e-4; published mean of 10 runs"
+)
+TARGETS = (
+    Target("22-gan", 17.3, "modes", "modes/count", "25 normals", "a", PAPER, PROTOCOL, options="--pack 1",
+           tolerance=1.5),
+    Target("22-pacgan4", 24.8, "modes", "modes/count", "25 normals", "a", PAPER, PROTOCOL, options="--pack 4",
+           tolerance=1.5),
+)  # fmt: skip
 
 POINTS, JUDGED, LATENTS = 100_000, 2_500, 2
 

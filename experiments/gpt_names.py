@@ -13,13 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, Text, ema, minimize
+from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, Target, Text, ema, minimize
 from genjax.data import batches, names
 from genjax.data.tokenizers import character_tokenizer
 from genjax.losses.likelihood import sequence_nll
 from genjax.models.transformer import GPT, decay_mask
 from genjax.samplers.choosing import draw
 from genjax.samplers.decode import generate
+
+TARGETS = (
+    Target("17-names", 1.92, "nats/letter", "test/nats", "names", "a",
+           "Karpathy, makemore, 2022, https://github.com/karpathy/makemore",
+           "a transformer of 200,000 parameters, letters and the end of a name", at_most=1.95),
+)  # fmt: skip
 
 END = 0  # begins a name, ends it, and fills its row
 

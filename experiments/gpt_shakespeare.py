@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import Coding, Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, Text, minimize
+from genjax import Coding, Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, Target, Text, minimize
 from genjax.data import pieces, tiny_shakespeare, windows
 from genjax.data.tokenizers import character_tokenizer
 from genjax.distributions import bits
@@ -27,6 +27,16 @@ from genjax.losses.likelihood import sequence_nll
 from genjax.models.transformer import GPT, decay_mask
 from genjax.samplers.choosing import draw
 from genjax.samplers.decode import generate
+
+PAPER = "Karpathy, nanoGPT, 2022, https://github.com/karpathy/nanoGPT"
+TARGETS = (
+    Target("16-gpt", 1.88, "nats/character", "validation/nats", "tiny_shakespeare", "a", PAPER,
+           "4 layers, 4 heads, width 128, context 64, batches of 12, 2,000 updates, best validation", tolerance=0.03),
+    Target("16-gpt-large", 1.4697, "nats/character", "validation/nats", "tiny_shakespeare", "b", PAPER,
+           "6 layers, 6 heads, width 384, context 256, batches of 64, dropout 0.2, 5,000 updates, best validation",
+           options="--layers 6 --heads 6 --width 384 --context 256 --batch-size 64 --dropout 0.2 --steps 5000",
+           tolerance=0.015),
+)  # fmt: skip
 
 
 def experiment(

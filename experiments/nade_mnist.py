@@ -15,11 +15,17 @@ import flax.linen as nn
 import numpy as np
 import optax
 
-from genjax import Count, Evaluation, Experiment, Out, Positive, Quantity, Stage, minimize
+from genjax import Count, Evaluation, Experiment, Out, Positive, Quantity, Stage, Target, minimize
 from genjax.data import batches, binarized_mnist
 from genjax.distributions import bernoulli_log_prob, event_sum
 from genjax.models.nade import NADE
 from genjax.models.observation import bernoulli, check_support, logit_of_mean
+
+TARGETS = (
+    Target("13-nade", 88.33, "nats", "test/nll", "binarized_mnist", "b",
+           "Larochelle and Murray, 2011, as quoted by Uria et al., 2016, arXiv:1605.02226",
+           "500 units, one fixed order", tolerance=0.5),
+)  # fmt: skip
 
 
 def experiment(

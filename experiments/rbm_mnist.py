@@ -36,6 +36,7 @@ from genjax import (
     Positive,
     Quantity,
     Stage,
+    Target,
     adjusted,
     minimize,
 )
@@ -52,6 +53,26 @@ from genjax.models.visible import bernoulli_units
 from genjax.samplers.gibbs import along_chain, clamped, run_chain, run_on
 from genjax.samplers.latents import tiles
 from genjax.samplers.tempering import tempered
+
+QUOTED = "Salakhutdinov and Murray, 2008, as quoted by Burda, Grosse and Salakhutdinov, 2016, arXiv:1509.00519"
+MEMORY = "Salakhutdinov and Murray, 2008: from memory, unchecked"
+TARGETS = (
+    Target("9-rbm", 86.34, "nats", "test_there/nll", "binarized_mnist", "a", QUOTED,
+           "784-500, AIS of 14,500 temperatures and 100 walks; by CD-25 there, by PCD-1 and centering here",
+           tolerance=1.5),
+    Target("9-rbm-back", 86.34, "nats", "test_back/nll", "binarized_mnist", "a", QUOTED,
+           "784-500, AIS of 14,500 temperatures and 100 walks, and its reverse; there and back within 1.5",
+           tolerance=1.5),
+    Target("9-rbm-cd25", 86.34, "nats", "test_there/nll", "binarized_mnist", "a", QUOTED,
+           "784-500, AIS of 14,500 temperatures and 100 walks, CD-25",
+           options="--chains-from data --steps 100000 --k 25", tolerance=1.5),
+    Target("10-cd3", 105.5, "nats", "test_there/nll", "binarized_mnist", "a", MEMORY,
+           "784-500, AIS of 14,500 temperatures and 100 walks; the order of CD-1, CD-3, CD-25",
+           options="--chains-from data --steps 100000 --k 3", at_least=0.0, versus="9-rbm-cd25"),
+    Target("10-cd1", 125.5, "nats", "test_there/nll", "binarized_mnist", "a", MEMORY,
+           "784-500, AIS of 14,500 temperatures and 100 walks; CD-1 at least 15 worse than CD-25",
+           options="--chains-from data --steps 100000 --k 1", at_least=15.0, versus="9-rbm-cd25"),
+)  # fmt: skip
 
 SIDE, D, WALKS, MIX = 28, 784, 100, 1_000  # pixels; walks of annealing, Gibbs steps before those that go back
 

@@ -24,7 +24,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import BadInput, Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, adjusted, minimize
+from genjax import (
+    BadInput,
+    Count,
+    Evaluation,
+    Experiment,
+    Fraction,
+    Out,
+    Positive,
+    Quantity,
+    Stage,
+    Target,
+    adjusted,
+    minimize,
+)
 from genjax.data import Split, batches, mnist_thresholded, scaled
 from genjax.distributions import sample_bernoulli
 from genjax.likelihood.ais import MOST_UNITS, enumerated_log_partition
@@ -34,6 +47,21 @@ from genjax.models.observation import bernoulli, check_support, logit_of_mean
 from genjax.models.rbm import RBM, filters, gibbs_step
 from genjax.models.visible import bernoulli_units
 from genjax.samplers.gibbs import run_chain, run_on
+
+PAPER = "Melchior, Fischer and Wiskott, 2016, JMLR 17(99)"
+PROTOCOL = (
+    "16 hidden units, PCD-1, 100 chains, batches of 100, rate 0.01, 50 epochs, log Z by 2^16 states; the last 30 worse"
+)
+TARGETS = (
+    Target("8-centred", -142.56, "nats", "test/log_likelihood", "mnist_thresholded", "a", PAPER, PROTOCOL,
+           tolerance=2.0),
+    Target("8-normal", -149.05, "nats", "test/log_likelihood", "mnist_thresholded", "a", PAPER, PROTOCOL,
+           options="--no-centred", tolerance=2.0),
+    Target("8-centred-negative", -142.09, "nats", "test/log_likelihood", "mnist_thresholded_negative", "a", PAPER,
+           PROTOCOL, options="--negative", tolerance=2.0),
+    Target("8-normal-negative", -183.36, "nats", "test/log_likelihood", "mnist_thresholded_negative", "a", PAPER,
+           PROTOCOL, options="--no-centred --negative", tolerance=2.0),
+)  # fmt: skip
 
 SIDE = 28
 

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import BadInput, Count, Evaluation, Experiment, File, Out, Positive, Quantity, Stage, minimize
+from genjax import BadInput, Count, Evaluation, Experiment, File, Out, Positive, Quantity, Stage, Target, minimize
 from genjax.data import batches, fashion_mnist_dynamic
 from genjax.data.exemplars import with_exemplars
 from genjax.distributions.latent import diagonal_normal, draw_path, normal_mixture, path_log_probs, standard_normal
@@ -40,6 +40,24 @@ from genjax.models.observation import bernoulli, check_support
 from genjax.models.priors import PseudoInputs, check_components, exemplar_prior
 from genjax.models.vae import VAE, DenseDecoder, DenseEncoder
 from genjax.samplers.latents import interpolate, tiles, traverse
+
+PAPER = "Norouzi, Fleet and Norouzi, 2020, arXiv:2004.04795, table 1"
+PROTOCOL = (
+    "gated layers of 2x300, z 40, batches of 100, warm-up 100 epochs, at most 2,000, 5,000 importance samples, "
+    "VampPrior K=500"
+)
+TARGETS = (
+    Target("5-vae", 228.70, "nats", "test/neg_iwae", "fashion_mnist_dynamic", "a", PAPER, PROTOCOL,
+           options="--evaluate-every 2500 --checkpoint-every 2500", tolerance=1.0),
+    Target("5-vamp", 227.35, "nats", "test/neg_iwae", "fashion_mnist_dynamic", "b", PAPER, PROTOCOL,
+           options="--prior vamp --evaluate-every 2500 --checkpoint-every 2500", tolerance=0.5),
+    Target("5-hvae", 227.37, "nats", "test/neg_iwae", "fashion_mnist_dynamic", "b", PAPER, PROTOCOL,
+           options="--layers 2 --evaluate-every 2500 --checkpoint-every 2500", tolerance=0.5),
+    Target("5-hvae-vamp", 226.72, "nats", "test/neg_iwae", "fashion_mnist_dynamic", "b", PAPER, PROTOCOL,
+           options="--layers 2 --prior vamp --evaluate-every 2500 --checkpoint-every 2500", tolerance=0.5),
+    Target("6-exemplar", 226.75, "nats", "test/neg_iwae", "fashion_mnist_dynamic", "b", PAPER, PROTOCOL,
+           options="--prior exemplar --evaluate-every 2500 --checkpoint-every 2500", tolerance=0.5),
+)  # fmt: skip
 
 HE, RANGE, SHAPE = nn.initializers.variance_scaling(2.0, "fan_in", "normal"), (-6.0, 2.0), (28, 28, 1)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from genjax.learners import alternate as alternate
     from genjax.learners import minimize as minimize
     from genjax.learners import repeat as repeat
+    from genjax.targets import Target as Target
     from genjax.types import (
         Batch as Batch,
     )
@@ -64,6 +65,7 @@ _HOMES = {
     "averages": ("ema", "averaged"),
     "evaluate": ("Evaluation", "Quantity"),
     "experiment": ("Experiment", "File", "Picture", "Text", "Denoising", "Coding"),
+    "targets": ("Target",),
     "fields": ("Positive", "NonNegative", "Fraction", "Count"),
     "errors": ("BadInput",),
 }

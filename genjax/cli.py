@@ -182,6 +182,12 @@ def _compare(arguments: list[str]) -> int:
     return compare(words, options)
 
 
+def _reproduce(arguments: list[str]) -> int:
+    from genjax.reproduce import command
+
+    return command(arguments)
+
+
 def _list(arguments: list[str]) -> int:
     from genjax.listing import command
 
@@ -247,6 +253,9 @@ COMMANDS = {
     "decompress": Command("decompress ARCHIVE --run RUN", "and back", _decompress),
     "sweep": Command("sweep FILE field=a,b seed=0:3", "train a grid of runs and rank them", _sweep),
     "compare": Command("compare RUN RUN | @LIST", "one table of runs and experiments on the same data", _compare),
+    "reproduce": Command(
+        "reproduce [ROW...]", "rows of papers: listed, trained, judged by their tolerance", _reproduce
+    ),
     "list": Command("list [FOLDER] | list runs [FOLDER]", "experiments with paper and measured number; runs", _list),
     "show": Command("show FILE | show RUN", "configuration, parameters, cost of an update", _show),
     "data": Command("data list | prepare NAME | check NAME", "data sets", _data),

@@ -14,9 +14,10 @@ ROOMS = (
     *("errors", "types", *MATHEMATICS, "models", "gradient", "averages", "power_averages", "learners", "quasi_newton"),
     *("data", "roll_call", "hosts", "parallel", "explaining", "compilation", "digest", "checkpoint"),
     *("evaluate", "report"),
+    "targets",
     *("experiment", "kinds", "fields", "arguments", "view", "train", "stopping", "record", "directory", "run", "saved"),
     *("prompted", "denoised", "feature_net", "archive", "members", "compressed"),
-    *("listing", "sweep", "compare", "cache", "show", "doctor", "prepare", "cli", "__main__"),
+    *("listing", "sweep", "compare", "reproduce", "cache", "show", "doctor", "prepare", "cli", "__main__"),
 )
 
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml", "runpy"}
