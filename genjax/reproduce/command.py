@@ -105,12 +105,10 @@ def command(arguments: Sequence[str]) -> int:
 def _train(rows: Mapping[str, Row], picked: Sequence[Row], wish: Asked, records: dict[str, Record]) -> int:
     loaded = {row.path: load(row.path) for row in picked}
     names = {row.target.row: _directory(rows, row, loaded[row.path], wish.given) for row in picked}
-    jobs = {
-        names[row.target.row]: Job(
-            names[row.target.row], row.target.row, (str(row.path), *words_of(row.target, wish.given))
-        )
-        for row in picked
-    }
+    jobs: dict[str, Job] = {}
+    for row in picked:  # rows of one run make one job
+        name, arguments = names[row.target.row], (str(row.path), *words_of(row.target, wish.given))
+        jobs.setdefault(name, Job(name, name, arguments))
     jax.config.update("jax_platforms", "cpu")  # an accelerator is the children's
     with lock(RUNS):
         _tell(f"to train: {len(jobs)}, in {RUNS}")
@@ -137,7 +135,7 @@ def _keep(row: Row, loaded: Loaded, run: Path, records: dict[str, Record]) -> No
     record = record_of(row, loaded, run, records)
     records[record.row] = record
     path = write_record(RESULTS, record)
-    _tell(f"{record.row}: {measured_text(record)}; wanted {wanted_text(row.target)}: {record.status}  ({path})")
+    _tell(f"{record.row}: {measured_text(record)}; {wanted_text(row.target)}: {record.status}  ({path})")
 
 
 def _class(words: list[str]) -> tuple[str | None, list[str]]:
