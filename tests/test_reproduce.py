@@ -355,14 +355,16 @@ def test_the_list_and_the_page(folder, capsys):
     (folder / "README.md").write_text(f"# A\n\n{BEGIN}\n{END}\n\nkept\n")
     assert main(["reproduce", "--readme", "README.md"]) == 0
     page = (folder / "README.md").read_text()
-    assert "test/nll 140 ± 0.5 nats (exact -log p(x); N=250, raw, step 30)" in page and page.endswith(
+    assert "test/nll 140 ± 0.50 nats (exact -log p(x); N=250, raw, step 30)" in page and page.endswith(
         f"{END}\n\nkept\n"
     )
     assert main(["reproduce", "--readme", "README.md"]) == 0 and (folder / "README.md").read_text() == page
     capsys.readouterr()
     assert main(["reproduce"]) == 0
     listed = capsys.readouterr().out
-    assert re.search(r"1-pixels +120 ± 30 nats +a +140 ± 0.5 +2026-11-27 +cpu, 2 cores +0.1.0\+abc +reproduced", listed)
+    assert re.search(
+        r"1-pixels +120 ± 30 nats +a +140 ± 0.50 +2026-11-27 +cpu, 2 cores +0.1.0\+abc +reproduced", listed
+    )
     assert "1 reproduced, 2 not measured" in listed
 
 

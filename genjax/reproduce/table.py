@@ -110,9 +110,11 @@ def _cells(row: Row, record: Record | None) -> Sequence[str]:
 
 def _number(record: Record) -> str:
     sign = next((sign for sort, sign in SIGNS if record.kind.startswith(sort)), "")
-    if not record.standard_error:
-        return f"{sign}{record.value:.8g}"
-    return f"{sign}{record.value:.4g} ± {record.standard_error:.2g}"
+    if (
+        not record.standard_error
+    ):  # one number of a whole series is exact; distances of sets have no error that is known
+        return f"{sign}{record.value:.{8 if record.examples == 1 else 5}g}"
+    return f"{sign}{record.value:.4g} ± {f'{record.standard_error:#.2g}'.rstrip('.')}"
 
 
 def _states(records: Mapping[str, Record]) -> list[str]:
