@@ -281,7 +281,6 @@ def test_declared_options_are_no_departure(folder):
         ("1-spread", {}, "does not tell test/spread"),
         ("1-pixels", {"state": "running"}, "is not finished: running"),
         ("1-pixels", {"state": "preempted"}, "is not finished: preempted"),
-        ("2-slow", {}, "of which there is no result"),
     ],
 )
 def test_a_number_that_shows_nothing_is_refused(folder, capsys, row, changes, what):
@@ -290,6 +289,13 @@ def test_a_number_that_shows_nothing_is_refused(folder, capsys, row, changes, wh
     told = capsys.readouterr().err
     assert what in told and len(told.splitlines()) <= 3
     assert not (folder / "results").exists()
+
+
+def test_a_row_to_compare_with_is_asked_for_before_anything_is_trained(folder, capsys):
+    assert main(["reproduce", "2-slow"]) == 2 and main(["reproduce", "2-slow", "--run", str(finished(folder))]) == 2
+    told = capsys.readouterr().err
+    assert told.count("of which there is no result") == 2 and "genjax reproduce 1-pixels 2-slow" in told
+    assert not (folder / "runs/reproduce").exists() and not (folder / "results").exists()
 
 
 def test_a_run_of_another_experiment_is_refused(folder):
@@ -389,6 +395,10 @@ def test_rows_are_trained_judged_and_kept(folder, capfd):
     assert (records["1-spread"].value, records["1-spread"].status) == (2.0, "missed")
     assert not Path("runs/reproduce/1-spread").exists()  # one run shows both
     assert main(["reproduce", "1-pixels", "--steps", "40"]) == 0
+    assert read_records(Path("results")) == records  # what is partial does not take the place of what is not
+    assert "keeps the number that was reproduced" in capfd.readouterr().out
+    Path("results/1-pixels.json").unlink()
+    assert main(["reproduce", "1-pixels", "--steps", "40"]) == 0  # the run is there already
     record = read_records(Path("results"))["1-pixels"]
     assert (record.status, record.departs, record.step) == ("partial", ("--steps 40",), 40)
     assert Path("runs/reproduce/1-pixels-steps_40/results.json").exists()

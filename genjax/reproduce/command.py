@@ -11,7 +11,7 @@ from genjax.arguments import parse
 from genjax.checkpoint import lock
 from genjax.errors import BadInput
 from genjax.fields import Loaded, load
-from genjax.reproduce.records import Record, read_records, record_of, write_record
+from genjax.reproduce.records import Record, check_compared, read_records, record_of, write_record
 from genjax.reproduce.rows import Row, pick_rows, read_rows, run_name, values_of, words_of
 from genjax.reproduce.table import list_text, measured_text, readme_table, write_readme
 from genjax.sweep.processes import CODES, Job, by_jobs
@@ -21,7 +21,7 @@ ABOUT = """Rows of papers: what was wanted, what was measured, whether it was re
 
 genjax reproduce                        lists the rows that experiments/ declares, with their last numbers
 genjax reproduce ROW... [--jobs 2]      trains rows in runs/reproduce, judges them, writes results/ROW.json
-genjax reproduce ROW --steps 100        with options of genjax train: partial
+genjax reproduce ROW --steps 100        with options of genjax train: partial, never in place of a whole one
 genjax reproduce --class a              all rows of a class: a, two CPU cores; b, one GPU; c, more
 genjax reproduce ROW --run RUN          takes a finished run instead of training
 genjax reproduce --readme README.md     writes the table of the page from results/"""
@@ -90,6 +90,8 @@ def command(arguments: Sequence[str]) -> int:
     rows, records = read_rows(EXPERIMENTS), read_records(RESULTS)
     picked = pick_rows(rows, wish.names, wish.cost)
     code = 0
+    if picked:
+        check_compared(picked, records)
     if picked and wish.options.run:
         for row in picked:
             _keep(row, load(row.path), Path(wish.options.run), records)
@@ -113,10 +115,15 @@ def _train(rows: Mapping[str, Row], picked: Sequence[Row], wish: Asked, records:
     with lock(RUNS):
         _tell(f"to train: {len(jobs)}, in {RUNS}")
         ended = by_jobs(list(jobs.values()), wish.options.jobs, RUNS, _tell)
+        codes = [one.code for one in ended.values()]
         for row in picked:
             if ended[names[row.target.row]].code == 0:
-                _keep(row, loaded[row.path], RUNS / names[row.target.row], records)
-    return max((one.code for one in ended.values()), key=CODES.index, default=0)
+                try:
+                    _keep(row, loaded[row.path], RUNS / names[row.target.row], records)
+                except BadInput as error:  # the others are judged all the same
+                    _tell("\n  ".join(error.lines))
+                    codes.append(error.exit_code)
+    return max(codes, key=CODES.index, default=0)
 
 
 def _directory(rows: Mapping[str, Row], row: Row, loaded: Loaded, given: Sequence[str]) -> str:
@@ -132,10 +139,15 @@ def _directory(rows: Mapping[str, Row], row: Row, loaded: Loaded, given: Sequenc
 
 
 def _keep(row: Row, loaded: Loaded, run: Path, records: dict[str, Record]) -> None:
+    """Judge a run and write its record; a partial one does not take the place of one by the declared command."""
     record = record_of(row, loaded, run, records)
+    told = f"{record.row}: {measured_text(record)}; {wanted_text(row.target)}: {record.status}"
+    before = records.get(record.row)
+    if record.status == "partial" and before is not None and before.status != "partial":
+        _tell(f"{told}  ({RESULTS / record.row}.json keeps the number that was {before.status})")
+        return
     records[record.row] = record
-    path = write_record(RESULTS, record)
-    _tell(f"{record.row}: {measured_text(record)}; {wanted_text(row.target)}: {record.status}  ({path})")
+    _tell(f"{told}  ({write_record(RESULTS, record)})")
 
 
 def _class(words: list[str]) -> tuple[str | None, list[str]]:

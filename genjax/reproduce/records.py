@@ -9,7 +9,7 @@ that the model is at least so good, an estimate says what its kind says.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,10 +89,8 @@ def record_of(row: Row, loaded: Loaded, run: Path, known: Mapping[str, Record]) 
     target, config, told = row.target, read_config(run), read_object(run / "results.json")
     line = _line(row, run, config, told)
     departs = tuple(departures(loaded, target, config))
+    check_compared([row], known)
     other = known.get(target.versus)
-    if target.versus and other is None:
-        missing = f"row {target.row} is compared with {target.versus}, of which there is no result"
-        raise BadInput(missing, "the other row first", f"genjax reproduce {target.versus}")
     place = read_object(run / "environment.json")
     value = float(line["value"])
     return Record(
@@ -104,6 +102,18 @@ def record_of(row: Row, loaded: Loaded, run: Path, known: Mapping[str, Record]) 
         commit=str(line.get("code", "not recorded")), precision=str(line.get("trained", config.get("precision", ""))),
         config=line.get("config"), seconds=_rounded(told.get("seconds")),
     )  # fmt: skip
+
+
+def check_compared(picked: Sequence[Row], known: Mapping[str, Record]) -> None:
+    """Refuse rows that are compared with one that has no record, and will have none.
+
+    Raises:
+      BadInput: names both.
+    """
+    at_hand = {*known, *(row.target.row for row in picked if not row.target.versus)}
+    for target in (row.target for row in picked if row.target.versus not in ("", *at_hand)):
+        missing = f"row {target.row} is compared with {target.versus}, of which there is no result"
+        raise BadInput(missing, "the other row first", f"genjax reproduce {target.versus} {target.row}")
 
 
 def read_records(folder: Path) -> dict[str, Record]:
