@@ -18,7 +18,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import Coding, Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, Target, Text, minimize
+from genjax import (
+    Coding,
+    Count,
+    Evaluation,
+    Experiment,
+    Fraction,
+    Out,
+    Positive,
+    Quantity,
+    Stage,
+    Target,
+    Text,
+    minimize,
+)
 from genjax.data import pieces, tiny_shakespeare, windows
 from genjax.data.tokenizers import character_tokenizer
 from genjax.distributions import bits
