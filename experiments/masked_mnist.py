@@ -24,7 +24,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import Coding, Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, Target, ema, minimize
+from genjax import (
+    Coding,
+    Count,
+    Evaluation,
+    Experiment,
+    Fraction,
+    Out,
+    Positive,
+    Quantity,
+    Stage,
+    Target,
+    ema,
+    minimize,
+)
 from genjax.corruption.survival import cosine, linear
 from genjax.data import Split, batches, binarized_mnist, take
 from genjax.likelihood.coding_models import full_pass
