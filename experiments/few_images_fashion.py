@@ -5,8 +5,14 @@ Paper:    Karras et al., Training Generative Adversarial Networks with Limited D
 Command:  genjax data prepare fashion_mnist; genjax train experiments/few_images_fashion.py
           and with --no-adaptive; --examples 500
           distances in the features of a classifier: --features RUN, a run of classifier_mnist.py on the same images
-Cost:     not yet measured
-Measured: not yet
+Cost:     --steps 1327: 14 to 16 min of a core of an AMD EPYC that seven others shared
+Measured: --examples 500 --steps 2000 --features RUN, stopped at step 1,327 (170 passes), with augmentation and
+          without; one seed, 5,000 samples against 5,000 test images in the features of a classifier of 8.6 % errors
+          (ema), 2026-11-27. The critic says 2.12 of training images, 1.54 of held-out ones, -1.93 of drawn ones;
+          without 2.83, 1.55, -2.74. Frechet distance 177.7; 193.0. Precision 0.638; 0.721. Recall 0.089; 0.050.
+          Memorisation 0.137; 0.183. p rose to 0.37 by step 800 and then stayed between 0.34 and 0.38, r_t near 0.6.
+          The critic's gap between training and held-out images falls from 1.28 to 0.58; that samples are better, one
+          seed does not show: recall is higher, precision lower
 
 Of few images a critic learns each by heart, and what it then tells the generator is no longer about the law that they
 come from.  What it says of training images, of held-out and of drawn ones stands in the report's curves: held-out
