@@ -115,7 +115,7 @@ def compile_stage(stage: Stage, keys: Keys, seed: int, mesh: Any, precision: str
         call: Any = parallel.compile_update(fused_update(stage, draw, mesh, how), mesh, shardings, _split_mode(how))
         if how != "pmap":
             call = call.lower(abstract, zero(), example, placed, np.int32(1)).compile()
-        start = jax.jit(fresh, out_shardings=shardings).lower(example, placed).compile()
+        start = jax.jit(fresh, out_shardings=shardings).lower(example, placed).compile(compiler_options=_once(mesh))
     seconds = time.perf_counter() - began
     names = leaf_names(shapes, metrics)
 
@@ -128,6 +128,11 @@ def compile_stage(stage: Stage, keys: Keys, seed: int, mesh: Any, precision: str
 
     run = mapped if how == "pmap" else update
     return Program(run, zero, lambda: start(example, placed), feed, abstract, names, seconds, call)
+
+
+def _once(mesh: Any) -> dict[str, int]:
+    """Options for a program that runs once: on CPU a U-Net's initial values cost more to optimise than to compute."""
+    return {"xla_backend_optimization_level": 0} if mesh.devices.flat[0].platform == "cpu" else {}
 
 
 def fused_update(stage: Stage, draw: Callable[..., Batch], mesh: Any, how: str) -> Callable[..., Any]:
