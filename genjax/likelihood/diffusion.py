@@ -22,7 +22,7 @@ and Abbeel, 2020, https://arxiv.org/abs/2006.11239, eq. 5.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -161,8 +161,8 @@ def prior_term(process: Process, x: Array) -> jax.Array:
     >>> prior_term(rectified_flow(last=0.5), jnp.ones((1, 4))).tolist()
     [2.0]
     """
-    last = np.array(process.last)
-    return float((process.alpha(last) / process.sigma(last)) ** 2 / 2) * event_sum(upcast(x) ** 2)
+    x, last = upcast(x), np.array(process.last)
+    return jnp.asarray((process.alpha(last) / process.sigma(last)) ** 2 / 2, x.dtype) * event_sum(x**2)
 
 
 def of_levels(process: Process, values: Array) -> Reconstruction:
@@ -188,9 +188,9 @@ def of_levels(process: Process, values: Array) -> Reconstruction:
     values = jnp.asarray(values)
     if values.ndim != 1 or len(values) < 2:
         raise BadInput(f"levels of shape {list(values.shape)}", "allowed: [L] values of grey levels, at least two")
-    alpha, sigma = _first(process)
 
     def neg_log_prob(x: jax.Array, z: jax.Array) -> jax.Array:
+        alpha, sigma = (jnp.asarray(part, z.dtype) for part in _first(process))
         spread = jnp.reshape(values, (1,) * z.ndim + (-1,))
         logits = -0.5 * ((z[..., None] - alpha * spread) / sigma) ** 2
         level = jnp.argmin(jnp.abs(x[..., None] - spread), axis=-1, keepdims=True)
@@ -212,14 +212,20 @@ def of_reals(process: Process) -> Reconstruction:
     >>> round(float(of_reals(edm(1.0))(jnp.zeros((1, 1)), jnp.zeros((1, 1)))[0]), 4)  # log(2 pi) / 2
     0.9189
     """
-    alpha, sigma = _first(process)
-    constant = math.log(sigma / alpha) + 0.5 * math.log(2 * math.pi)
-    return lambda x, z: event_sum(0.5 * ((alpha * x - z) / sigma) ** 2 + constant)
+
+    def neg_log_prob(x: jax.Array, z: jax.Array) -> jax.Array:
+        alpha, sigma = _first(process)
+        constant = (sigma / alpha).__array_namespace__().log(sigma / alpha) + 0.5 * math.log(2 * math.pi)
+        alpha, sigma, constant = (jnp.asarray(part, z.dtype) for part in (alpha, sigma, constant))
+        return event_sum(0.5 * ((alpha * x - z) / sigma) ** 2 + constant)
+
+    return neg_log_prob
 
 
-def _first(process: Process) -> tuple[float, float]:
+def _first(process: Process) -> tuple[Any, Any]:
+    """alpha and sigma there: NumPy's float64 on the host; of a learned schedule, arrays under a trace."""
     first = np.array(process.first)
-    return float(process.alpha(first)), float(process.sigma(first))
+    return process.alpha(first), process.sigma(first)
 
 
 def _error(process: Process, denoise: Denoise, x: jax.Array, noise: jax.Array, t: jax.Array) -> jax.Array:
