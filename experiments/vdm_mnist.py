@@ -2,7 +2,7 @@
 
 Paper:    Kingma, Salimans, Poole and Ho, Variational Diffusion Models, 2021, arXiv:2107.00630; no number on these data
 Command:  genjax data prepare mnist; genjax train experiments/vdm_mnist.py
-Cost:     not yet measured; the default is for a CPU, --network unet --width 64 --steps 100000 for a GPU
+Cost:     not yet measured; the default is meant for a CPU, --network unet --width 64 --steps 100000 for a GPU
 Measured: not yet
 
 The bound is that of the pixels' 256 grey levels, without dequantisation.  The ends of the schedule are trained by the

@@ -170,7 +170,14 @@ def trained_bound(
     Network and ends descend the bound, the shape the variance of its estimate, in one pass backwards.  A gradient
     of L^2 has other units than one of L: give the shape an optimizer of its own whose steps do not depend on the scale.
 
-    Args, Returns, Raises: as `learned_bound`.
+    Args:
+      schedule, network, reconstruction, x, t, key: as of `learned_bound`.
+
+    Returns:
+      Bound, to be minimized in its total.
+
+    Raises:
+      BadInput: as `learned_bound`.
 
     >>> from genjax.likelihood.diffusion import of_reals
     >>> t, x = jnp.array([0.5]), jnp.ones((1, 2))
