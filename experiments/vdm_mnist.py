@@ -2,8 +2,11 @@
 
 Paper:    Kingma, Salimans, Poole and Ho, Variational Diffusion Models, 2021, arXiv:2107.00630; no number on these data
 Command:  genjax data prepare mnist; genjax train experiments/vdm_mnist.py
-Cost:     not yet measured; the default is meant for a CPU, --network unet --width 64 --steps 100000 for a GPU
-Measured: not yet
+Cost:     6 min for --steps 600 on one core of an AMD EPYC, shared; the default would take about 30;
+          --network unet --width 64 --steps 100000 is meant for a GPU, unmeasured
+Measured: with --steps 600: test <= 3.503 ± 0.022 bits/dim, 1,904 ± 12 nats (continuous bound, 8 times
+          an image, N=2,000, ema, step 600): prior 0.0040, diffusion 3.487, reconstruction 0.0116;
+          ends of the schedule -13.15 and 5.12, far from done, 2026-11-27
 
 The bound is that of the pixels' 256 grey levels, without dequantisation.  The ends of the schedule are trained by the
 bound, its shape by the variance of the bound's estimate; `schedule.png` has gamma(t) in black over the straight line in
