@@ -17,6 +17,7 @@ tracing and compiling a stage, from an empty cache, on digits in place of Fashio
 
 Measured: dcgan 1.17 of eager-channels-last in processor time (159 and 136 ms; rounds 1.15 to 1.17), where 1.05 was
 wanted; `--rounds 3 --scale 0.5` at a load of 5 on two cores, 2026-11-27; 1.16 in another run at a load of 20.
+dcgan_r1 1.09 (196 and 179 ms; rounds 1.02 to 1.10) at a load of 4, `--scale 0.4`.
 The levels of 4, 8, 16 and 32 pixels: 11.2, 13.9, 20.1 and 27.0 s, at a load of 6 to 15, which lengthens them.
 
 PyTorch is an optional extra: pip install 'genjax-research[benchmarks]'.
