@@ -130,9 +130,9 @@ def compile_stage(stage: Stage, keys: Keys, seed: int, mesh: Any, precision: str
     return Program(run, zero, lambda: start(example, placed), feed, abstract, names, seconds, call)
 
 
-def _once(mesh: Any) -> dict[str, int]:
+def _once(mesh: Any) -> dict[str, str | bool]:
     """Options for a program that runs once: on CPU a U-Net's initial values cost more to optimise than to compute."""
-    return {"xla_backend_optimization_level": 0} if mesh.devices.flat[0].platform == "cpu" else {}
+    return {"xla_backend_optimization_level": "0"} if mesh.devices.flat[0].platform == "cpu" else {}
 
 
 def fused_update(stage: Stage, draw: Callable[..., Batch], mesh: Any, how: str) -> Callable[..., Any]:
