@@ -183,6 +183,25 @@ def test_levels_are_a_law():
     np.testing.assert_allclose(total, 1, rtol=1e-5)
 
 
+def check_between(of):
+    """What is between two levels has no probability, nor has what is beyond them; rounding is forgiven."""
+    values, z = jnp.linspace(-1.0, 1.0, 256), jnp.zeros((4, 3))
+    level = jnp.asarray([[0.0], [77.0], [128.0], [255.0]]) / 255.0
+    grey = jnp.broadcast_to(2.0 * level - 1.0, (4, 3))
+    assert bool(jnp.isfinite(of(ODD, values)(grey, z)).all())
+    for off in (grey + 0.5 / 255, grey.at[:, 1].add(-1.0 / 255), 2.0 * grey + 5.0, jnp.full((4, 3), jnp.nan)):
+        assert bool((of(ODD, values)(off, z) == jnp.inf).all())
+
+
+def test_what_is_no_level_has_no_probability():
+    check_between(diffusion.of_levels)
+    near = lambda values, x: values[jnp.argmin(jnp.abs(x[..., None] - values.reshape(1, 1, -1)), axis=-1)]
+    rejects(
+        check_between, lambda process, values: lambda x, z: diffusion.of_levels(process, values)(near(values, x), z)
+    )
+    rejects(check_between, lambda process, values: diffusion.of_levels(process, values[1:]))
+
+
 # -- densities ---------------------------------------------------------------------------------------------------------
 
 
@@ -289,6 +308,7 @@ FULL = schedules.rectified_flow()
             "zero signal",
         ),
         (lambda: diffusion.of_levels(ODD, jnp.ones(1)), "at least two"),
+        (lambda: diffusion.of_levels(ODD, jnp.array([0.0, 1.0, 0.0])), "two grey levels of one value"),
         (lambda: probability_flow.hutchinson(KEY, 0), "probes = 0"),
         (lambda: probability_flow.dequantized(jnp.ones((1, 1)), 1, KEY), "levels = 1"),
         (

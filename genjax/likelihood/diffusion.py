@@ -170,13 +170,14 @@ def of_levels(process: Process, values: Array) -> Reconstruction:
 
     Args:
       process: whose first time.
-      values: [L] what the levels are in the data's scale, such as linspace(-1, 1, 256); x is the nearest of them.
+      values: [L] what the levels are in the data's scale, such as linspace(-1, 1, 256), no two alike.
 
     Returns:
-      Reconstruction.
+      Reconstruction; infinite where a pixel of x is none of the levels, to a twentieth of their least distance, because
+      the model gives no probability to anything between them.
 
     Raises:
-      BadInput: fewer than two levels.
+      BadInput: fewer than two levels, or two that are alike.
 
     Source: Kingma et al., 2021, section 3.3.
 
@@ -185,16 +186,20 @@ def of_levels(process: Process, values: Array) -> Reconstruction:
     >>> [round(float(unsure(x, jnp.ones((1, 1)))[0]), 4) for x in (jnp.ones((1, 1)), -jnp.ones((1, 1)))]
     [0.1269, 2.1269]
     """
-    values = jnp.asarray(values)
+    host, values = np.asarray(values, np.float64), jnp.asarray(values)
     if values.ndim != 1 or len(values) < 2:
         raise BadInput(f"levels of shape {list(values.shape)}", "allowed: [L] values of grey levels, at least two")
+    slack = 0.05 * float(np.diff(np.sort(host)).min())
+    if not slack > 0:
+        raise BadInput("two grey levels of one value, or none", "allowed: [L] different values")
 
     def neg_log_prob(x: jax.Array, z: jax.Array) -> jax.Array:
         alpha, sigma = (jnp.asarray(part, z.dtype) for part in _first(process))
         spread = jnp.reshape(values, (1,) * z.ndim + (-1,))
         logits = -0.5 * ((z[..., None] - alpha * spread) / sigma) ** 2
-        level = jnp.argmin(jnp.abs(x[..., None] - spread), axis=-1, keepdims=True)
-        return -event_sum(jnp.take_along_axis(jax.nn.log_softmax(logits), level, axis=-1)[..., 0])
+        level = jnp.argmin(jnp.abs(x[..., None] - spread), axis=-1)
+        log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), level[..., None], axis=-1)[..., 0]
+        return -event_sum(jnp.where(jnp.abs(x - values[level]) <= slack, log_prob, -jnp.inf))
 
     return neg_log_prob
 
