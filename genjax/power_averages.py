@@ -162,7 +162,8 @@ def reconstructed(opt_state: Any, width: float, time: int | None = None) -> Para
       Parameters, float32.
 
     Raises:
-      BadInput: a state without such averages, or before the first update; a width or time that cannot be.
+      BadInput: a state without such averages, or before the first update; a width or time that cannot be, or that the
+        copies do not tell: no mixture of them is nearer to the average's profile than half of that profile's norm.
 
     Example: a width that was kept is given back, and others lie between.
       >>> tx, theta = power_averages(20, 5), jnp.array(0.0)
@@ -182,7 +183,15 @@ def reconstructed(opt_state: Any, width: float, time: int | None = None) -> Para
     held = np.flatnonzero((times > 0) & (times < count))  # a copy made just now is the averages themselves
     at = np.append(times[held], count)
     two = np.array([exponent(float(kept)) for kept in np.asarray(state.widths, np.float64)])
-    w = profile_weights(np.tile(two, len(at)), np.repeat(at, 2), exponent(width), time).reshape(len(at), 2)
+    g, t, wanted = np.tile(two, len(at)), np.repeat(at, 2), exponent(width)
+    w = profile_weights(g, t, wanted, time)
+    if _missed(w, g, t, wanted, time) > 0.5:
+        raise BadInput(
+            f"an average of width {width:g} after {time:,} updates, from copies after {at.min():,} to {count:,}",
+            "allowed: times of copies, and widths near those kept that the copies reach back far enough for",
+            "more copies, power_averages(every, copies), would tell it",
+        )
+    w = w.reshape(len(at), 2)
     wide, last = jnp.asarray(w[:-1], jnp.float32), jnp.asarray(w[-1], jnp.float32)
     mixed = lambda a, ring: jnp.tensordot(last, a, 1) + jnp.tensordot(wide, ring[held], 2)
     return jax.tree.map(mixed, state.averages, state.copies)
@@ -194,6 +203,14 @@ def _product(g: Any, t: Any, other_g: Any, other_t: Any) -> np.ndarray:
     power = np.where(t <= other_t, other_g, g)
     ratio = np.minimum(t, other_t) / later
     return (g + 1) * (other_g + 1) * ratio**power / ((g + other_g + 1) * later)
+
+
+def _missed(w: np.ndarray, g: np.ndarray, t: np.ndarray, wanted: float, time: int) -> float:
+    """||p - sum_i w_i p_i|| / ||p||."""
+    products = _product(g[:, None], t[:, None], g[None], t[None])
+    square = float(_product(wanted, time, wanted, time))
+    rest = square - 2.0 * w @ _product(g, t, wanted, time) + w @ products @ w
+    return math.sqrt(max(float(rest), 0.0) / square)
 
 
 def _lead(values: jax.Array, like: jax.Array) -> jax.Array:

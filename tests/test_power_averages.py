@@ -216,6 +216,11 @@ def test_checkpoints_hold_averages_and_copies(tmp_path):
         (lambda: power_averages.power_averages(3, 3, (0.1, 0.1)), "two different ones"),
         (lambda: reconstructed(optax.adam(0.1).init(jnp.zeros(1)), 0.1), "0 `power_averages`"),
         (lambda: reconstructed(power_averages.power_averages(3, 3).init(jnp.zeros(1)), 0.1), "of 0 updates"),
+        (lambda: reconstructed(walked(power_averages.power_averages, copies=3), 0.07, 900), "after 900 updates"),
+        (
+            lambda: reconstructed(walked(power_averages.power_averages, copies=3), 0.07, 30),
+            "copies after 1,800 to 2,000",
+        ),
         (
             lambda: power_averages.power_averages(3, 3).update(
                 jnp.zeros(1), power_averages.power_averages(3, 3).init(jnp.zeros(1))
