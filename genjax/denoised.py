@@ -38,7 +38,7 @@ SOLVERS: dict[str, Callable[[], Solver]] = {
     "heun": ode.heun,
     "churn": ode.churn,
 }
-STEPS, REPEATS = 50, 10
+STEPS, REPEATS, STRENGTH = 50, 10, 0.5
 
 
 class EditOptions(NamedTuple):
@@ -50,8 +50,8 @@ class EditOptions(NamedTuple):
     """A grey picture of the same size: what is white is drawn anew; default: all, from the picture made noisy."""
     enlarge: int | None = None
     """A factor: pixels of the picture are taken for means of squares with so long a side; not with --mask."""
-    strength: float = 0.5
-    """Of a picture that is redrawn: the share of the steps that is taken; at 1 nothing of the picture is left."""
+    strength: float | None = None
+    """Of a picture that is redrawn: the share of the steps that is taken; at 1 nothing is left of it; default: 0.5."""
     n: int = 8
     """How many results."""
     out: str = "edited.png"
@@ -146,8 +146,6 @@ def edit_run(path: str, options: EditOptions) -> int:
     mask = None if options.mask is None else _read(told, options.mask, 1) >= 0.5
     shown = np.asarray(shrunk(factor).back(jnp.asarray(image)[None]))
     known = jnp.repeat(told.encode(jnp.asarray(shown)), options.n, axis=0)
-    if not 0 < options.strength <= 1:
-        raise BadInput(f"--strength {options.strength}", "allowed: above 0, at most 1", "--strength 0.5")
     way = _way(told, options, known, mask)
 
     def edited(state: State, key: Key) -> jax.Array:
@@ -174,8 +172,15 @@ def _way(
         )
     solver = SOLVERS[name]()
     solver.plan(process, grid)
+    strength = STRENGTH if options.strength is None else options.strength
+    if not 0 < strength <= 1:
+        raise BadInput(f"--strength {strength}", "allowed: above 0, at most 1", "--strength 0.5")
     if plain:
-        return lambda model, key: redraw(process, model, solver, grid, key, known, options.strength)
+        return lambda model, key: redraw(process, model, solver, grid, key, known, strength)
+    if options.strength is not None:
+        raise BadInput(
+            f"--strength {strength} with --mask or --enlarge", "all steps are taken there", "leave one of them out"
+        )
     keep = None if mask is None else jnp.broadcast_to(jnp.asarray(~mask)[None], known.shape)
     if keep is not None and options.sampler is None:
         return lambda model, key: inpaint(process, model, grid, key, known, keep, REPEATS)
@@ -242,15 +247,23 @@ def _read(told: Denoising, name: str, channels: int, factor: int = 1) -> np.ndar
     if not Path(name).is_file():
         raise BadInput(f"no picture at {name}", "a .png or .jpg file")
     pixels = read_image(Path(name))
-    if channels == 1 and pixels.shape[2] >= 3 and (pixels[..., :1] == pixels[..., :3]).all():
+    if pixels.shape[2] == 4 and channels < 4 and (pixels[..., 3] == 255).all():
+        pixels = pixels[..., :3]  # opaque
+    if channels == 1 and pixels.shape[2] == 3 and (pixels[..., :1] == pixels).all():
         pixels = pixels[..., :1]  # grey in colour's clothes
     wanted = (told.shape[0] // factor, told.shape[1] // factor, channels)
     if pixels.shape != wanted:
         where = f"the model draws {told.shape[1]}x{told.shape[0]}"
         size = f"{where}, {factor} times enlarged from {wanted[1]}x{wanted[0]}" if factor > 1 else where
         raise BadInput(
-            f"{name} is {pixels.shape[1]}x{pixels.shape[0]} with {pixels.shape[2]} channels",
-            f"{size}, here with {channels} channel{'s' * (channels > 1)}",
-            "resize or convert it",
+            f"{name} is {pixels.shape[1]}x{pixels.shape[0]} with {_channels(pixels.shape[2])}",
+            f"{size}, here with {_channels(channels)}",
+            "resize or convert it"
+            if pixels.shape[2] in (1, 3)
+            else "it is transparent in places: fill these, or resize",
         )
     return pixels.astype(np.float32) / 255.0
+
+
+def _channels(number: int) -> str:
+    return f"{number} channel{'s' * (number > 1)}"

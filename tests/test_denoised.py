@@ -58,6 +58,11 @@ def run(tmp_path_factory):
         "small": np.array([[0, 85], [170, 255]]),
     }.items():
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{name}.png")
+    grey = np.full((4, 4, 1), 255, np.uint8)
+    for name, seen in (("clear", 50), ("opaque", 255)):
+        Image.fromarray(np.concatenate([grey, grey, grey, grey // 255 * seen], axis=2), "RGBA").save(
+            folder / f"{name}.png"
+        )
     return folder
 
 
@@ -108,6 +113,11 @@ def test_a_picture_is_redrawn(run):
         assert np.asarray(picture).min() < 5
 
 
+def test_an_opaque_alpha_channel_is_no_matter(run):
+    options = ["--image", str(run / "opaque.png"), "--mask", str(run / "opaque.png"), "--n", "1", "--steps", "2"]
+    assert main(["edit", str(run / "run"), *options, "--out", str(run / "o.png")]) == 0
+
+
 def results(run, *options):
     """What `genjax edit` drew, one picture after the other, the given one first: [n, 4, 4]."""
     out = run / "results.png"
@@ -147,10 +157,14 @@ def test_a_picture_is_finished_by_any_sampler(run, sampler):
         (["sample", "--sampler", "magic"], "magic"),
         (["edit"], "no picture to edit"),
         (["edit", "--image", "dark.png", "--guidance", "2"], "without --label"),
-        (["edit", "--image", "wide.png"], "5x4 with 1 channels"),
+        (["edit", "--image", "wide.png"], "5x4 with 1 channel"),
         (["edit", "--image", "none.png"], "no picture at"),
         (["edit", "--image", "dark.png", "--mask", "wide.png"], "wide.png is 5x4"),
         (["edit", "--image", "dark.png", "--strength", "0"], "--strength 0.0"),
+        (["edit", "--image", "dark.png", "--mask", "half.png", "--strength", "0.5"], "--strength 0.5 with --mask"),
+        (["edit", "--image", "small.png", "--enlarge", "2", "--strength", "1"], "--strength 1.0 with --mask"),
+        (["edit", "--image", "clear.png"], "clear.png is 4x4 with 4 channels"),
+        (["edit", "--image", "dark.png", "--mask", "clear.png"], "transparent in places"),
         (["edit", "--image", "dark.png", "--n", "0"], "--n 0"),
         (["edit", "--image", "dark.png", "--out", "x.jpg"], ".png"),
         (["edit", "--image", "dark.png", "--enlarge", "2"], "2 times enlarged from 2x2"),
