@@ -70,6 +70,12 @@ def test_the_tolerance_is_that_of_the_result():
         assert error(1e-7) < 1e-5 < 1e-3 < error(0.1)
 
 
+def test_an_output_of_another_shape_is_refused():
+    pytest.importorskip("diffrax")
+    with pytest.raises(BadInput, match=r"the denoiser's output is \[13, 1\], the data \[13, 2\]"):
+        adaptive_log_density(PROCESSES["edm"], lambda z, t: z[:, :1], exact_divergence, jnp.tile(X, (1, 2)))
+
+
 def test_refusals(monkeypatch):
     ask = lambda process, **more: adaptive_log_density(process, best(process), exact_divergence, X, **more)
     with pytest.raises(BadInput, match="zero signal or zero noise"):
