@@ -15,7 +15,7 @@ import numpy as np
 
 from genjax.corruption.predictions import Denoise
 from genjax.data.images import read_image
-from genjax.errors import BadInput
+from genjax.errors import BadInput, Damaged
 from genjax.evaluate import averaged_state
 from genjax.experiment import Denoising
 from genjax.explaining import explained
@@ -126,6 +126,7 @@ def edit_run(path: str, options: EditOptions) -> int:
 
     Raises:
       BadInput: a model that does not denoise, a picture or mask of another size, settings out of range.
+      Damaged: results that are not finite; nothing is written.
     """
     if options.n < 1:
         raise BadInput(f"--n {options.n}", "allowed: whole numbers from 1", "for example --n 8")
@@ -153,8 +154,10 @@ def edit_run(path: str, options: EditOptions) -> int:
         return told.decode(way(model, key))
 
     with explained("edit"):
-        drawn = jax.jit(edited)(averaged_state(run.state), jax.random.fold_in(run.keys.evaluate, 2**30))
-    save_png(out, draw(np.concatenate([shown, np.asarray(drawn)])))
+        drawn = np.asarray(jax.jit(edited)(averaged_state(run.state), jax.random.fold_in(run.keys.evaluate, 2**30)))
+    if not np.isfinite(drawn).all():
+        raise Damaged("what was drawn is not finite", "", "less --guidance, or an earlier checkpoint with --step")
+    save_png(out, draw(np.concatenate([shown, drawn])))
     print(f"{options.n} results of step {run.step:,} beside {options.image} in {out}")
     return 0
 

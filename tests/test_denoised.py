@@ -113,6 +113,13 @@ def test_a_picture_is_redrawn(run):
         assert np.asarray(picture).min() < 5
 
 
+def test_what_is_not_finite_is_not_written(run, capsys):
+    options = ["--image", str(run / "dark.png"), "--label", "1", "--guidance", "3e38"]
+    options += ["--sampler", "churn", "--strength", "1", "--steps", "9", "--out", str(run / "wild.png")]
+    assert main(["edit", str(run / "run"), *options]) == 4
+    assert "not finite" in capsys.readouterr().err and not (run / "wild.png").exists()
+
+
 def test_an_opaque_alpha_channel_is_no_matter(run):
     options = ["--image", str(run / "opaque.png"), "--mask", str(run / "opaque.png"), "--n", "1", "--steps", "2"]
     assert main(["edit", str(run / "run"), *options, "--out", str(run / "o.png")]) == 0
