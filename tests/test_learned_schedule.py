@@ -116,7 +116,7 @@ def test_planted_terms_are_caught(monkeypatch):
     rejects(check_terms, changed(lambda found: found._replace(prior=2 * found.prior)), moved)
     rejects(check_terms, changed(lambda found: found._replace(reconstruction=found.reconstruction + 0.05)), moved)
     for planted in (
-        lambda net, x, eps, gamma, rate: term(net, x, eps, gamma, -rate),  # the sign of gamma'
+        lambda net, x, eps, gamma, rate: -term(net, x, eps, gamma, rate),  # the sign of gamma'
         lambda net, x, eps, gamma, rate: 2 * term(net, x, eps, gamma, rate),  # without 1/2
         lambda net, x, eps, gamma, rate: term(net, x, eps, gamma, jnp.full_like(rate, GAMMA_1 - GAMMA_0)),
         lambda net, x, eps, gamma, rate: term(net, x, eps, -gamma, rate),
@@ -355,6 +355,29 @@ def test_levels_of_traced_ends_are_those_of_the_host():
     np.testing.assert_allclose(jax.jit(total)(ends), total((GAMMA_0, GAMMA_1)), rtol=1e-5)
     slopes = jax.jit(jax.jacfwd(total))(ends)
     assert bool((slopes[2, 0] != 0) & (slopes[5, 0] != 0) & (slopes[0, 1] != 0))
+
+
+def check_falling(bound):
+    """A schedule that falls anywhere bounds nothing: rows whose times lie there are not finite, the others are."""
+    t, wave = jnp.linspace(0.0, 1.0, 101), lambda t: t + 0.3 * jnp.sin(2 * jnp.pi * t)
+    falls = np.asarray(gamma_and_rate(Schedule(GAMMA_0, GAMMA_1, wave), t)[1] < 0)
+    assert 20 < falls.sum() < 60
+    for schedule, wanted in (
+        (Schedule(GAMMA_0, GAMMA_1, wave), falls),
+        (Schedule(GAMMA_1, GAMMA_0, lambda t: t), np.ones(101, bool)),
+        (SCHEDULES["late"], np.zeros(101, bool)),
+    ):
+        found = bound(schedule, best, of_reals, data(101), t, KEY).total()
+        np.testing.assert_array_equal(~np.isfinite(found), wanted)  # NaN where it would train
+
+
+@pytest.mark.parametrize("bound", [learned_bound, trained_bound])
+def test_a_schedule_that_falls_is_no_bound(bound, monkeypatch):
+    check_falling(bound)
+    term = learned_schedule.diffusion_term
+    unlooked = lambda net, x, eps, gamma, rate: jnp.sign(rate) * term(net, x, eps, gamma, jnp.abs(rate))
+    monkeypatch.setattr(learned_schedule, "diffusion_term", unlooked)
+    rejects(check_falling, bound)
 
 
 def test_bad_input():

@@ -120,6 +120,7 @@ def test_judge():
         (lambda: spectrum_distance(np.zeros((2, 3, 1)), np.zeros((2, 4, 1))), "the same F"),
         (lambda: judge_of_labels(np.zeros((2, 3)), np.array([0, 2]), 2), "0 .. 1"),
         (lambda: judge_of_labels(np.zeros((2, 3)), np.array([0]), 2), "one a row"),
+        (lambda: judge_of_labels(np.zeros((2, 3)), np.array([0.0, 1.0]), 2), "float64"),
         (lambda: judge_of_labels(np.zeros((2, 3)), np.array([0, 1]), 2, ridge=0.0), "ridge = 0.0"),
         (lambda: judge_of_labels(np.zeros((2, 3)), np.array([0, 0]), 1), "classes = 1"),
     ],

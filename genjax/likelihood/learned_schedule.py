@@ -100,7 +100,7 @@ def diffusion_term(network: Network, x: Array, noise: Array, gamma: Array, rate:
       rate: gamma' [B].
 
     Returns:
-      [B] nats.
+      [B] nats; infinite where gamma falls: no bound is below that of a schedule that does not rise.
 
     Raises:
       BadInput: a network's output of another shape than x.
@@ -117,7 +117,8 @@ def diffusion_term(network: Network, x: Array, noise: Array, gamma: Array, rate:
             f"the network's output is {list(output.shape)}, its data {list(x.shape)}",
             "allowed: one shape; the noise has a number for each of theirs",
         )
-    return 0.5 * jnp.asarray(rate) * event_sum((noise - output) ** 2)
+    rate = jnp.asarray(rate)
+    return jnp.where(rate >= 0, 0.5 * rate * event_sum((noise - output) ** 2), jnp.inf)
 
 
 def learned_bound(

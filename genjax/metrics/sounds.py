@@ -149,9 +149,11 @@ def judge_of_labels(
         raise BadInput(
             f"width = {width}, ridge = {ridge}, classes = {classes}", "allowed: numbers above 0; at least 2 classes"
         )
-    if labels.shape != (len(x),) or labels.min() < 0 or labels.max() >= classes:
+    whole = np.issubdtype(labels.dtype, np.integer)
+    if labels.shape != (len(x),) or not whole or labels.min() < 0 or labels.max() >= classes:
         raise BadInput(
-            f"labels of shape {list(labels.shape)} for {len(x)} rows", f"allowed: one a row, in 0 .. {classes - 1}"
+            f"labels of shape {list(labels.shape)} and {labels.dtype} for {len(x)} rows",
+            f"allowed: one a row, whole numbers in 0 .. {classes - 1}",
         )
     middle, scale = x.mean(axis=0), x.std(axis=0)
     scaled = lambda rows: (rows - middle) / np.where(scale > 0, scale, 1.0)
