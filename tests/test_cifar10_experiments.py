@@ -90,8 +90,9 @@ def test_a_recipe_trains(monkeypatch, which):
     assert np.mean(losses[-5:]) < 0.8 * np.mean(begun) and np.isfinite(losses).all()
     drawn = jax.jit(experiment.sample, static_argnums=2)(state, KEY, 3)
     assert drawn.shape == (3, 32, 32, 3) and float(drawn.min()) >= 0 and float(drawn.max()) <= 1
-    rows = {"image": jnp.full((2, 32, 32, 3), 0.5), "label": jnp.arange(2)}
+    rows = {"image": jnp.full((2, 32, 32, 3), 128 / 255), "label": jnp.arange(2)}
     bound = jax.jit(experiment.evaluations["test"].measure)(state, rows, KEY)
+    assert np.isfinite(bound["bits"]).all()
     np.testing.assert_allclose(bound["bits"] * np.log(2) * 3_072, bound["bound"], rtol=1e-5)
 
 
