@@ -8,8 +8,10 @@ import pytest
 from genjax.cli import main
 from genjax.compare.command import compare_options
 from genjax.compare.evidence import Likelihood, findings, likelihood_of, not_dominated, shown_better
+from genjax.compare.judging import Judged
 from genjax.compare.members import read_members
 from genjax.compare.published import read_published
+from genjax.compare.table import suggestion
 from genjax.errors import BadInput
 
 LEVELS = '''"""Independent pixels of {name}."""
@@ -17,7 +19,7 @@ import jax, jax.numpy as jnp, numpy as np, optax
 from genjax import Evaluation, Experiment, Out, Quantity, Stage, minimize
 from genjax.data import batches, digits, take
 
-def experiment(slack: float = {slack}, steps: int = 30, few: bool = False):
+def experiment(slack: float = {slack}, steps: int = 30, few: bool = False, select: bool = True):
     data = digits()
     level = lambda batch: jnp.round(batch["image"].reshape(-1, 64) * 16).astype(jnp.int32)
     def nll(params, batch):
@@ -31,8 +33,10 @@ def experiment(slack: float = {slack}, steps: int = 30, few: bool = False):
     test = data.test._replace(arrays=take(data.test.arrays, slice(100))) if few else data.test
     measure = lambda state, batch, key: {{"nll": nll(state.params, batch)}}
     told = {{"nll": Quantity("{kind} -log p(x)")}}
+    chosen = Evaluation(measure, data.validation, 50, told)
     return Experiment([Stage("pixels", learner, batches(data.train, 50), steps)],
-        {{"test": Evaluation(measure, test, 50, told, True)}}, sample, data=data.name)
+        {{"test": Evaluation(measure, test, 50, told, True), "validation": chosen}}, sample,
+        select="validation/nll" if select else None, data=data.name)
 '''
 
 
@@ -56,7 +60,7 @@ def test_experiments_are_trained_measured_alike_and_told_with_their_kinds(files,
     first, second = told["runs"]
     assert (first["name"], second["name"]) == ("tight", "loose-steps_40")
     results = json.loads((files / "runs/all/tight/results.json").read_text())
-    assert first["likelihood"]["value"] == results["results"][0]["value"]
+    assert first["likelihood"]["value"] == next(r["value"] for r in results["results"] if r["name"] == "test/nll")
     assert (first["likelihood"]["sort"], second["likelihood"]["sort"]) == ("exact", "upper bound")
     assert first["parameters"] == 64 * 17 and first["samples"] == 100 and 0 <= first["scores"]["precision"] <= 1
     assert "loose-steps_40 is an upper bound" in out or "may be loose" in out
@@ -71,7 +75,11 @@ def test_experiments_are_trained_measured_alike_and_told_with_their_kinds(files,
     assert main(["compare", "runs/all/tight", "runs/all/loose-steps_40"]) == 0
     assert main(["compare", "runs/all/tight", "tight.py --few", "--workdir", "runs/few"]) == 2
     error = capfd.readouterr().err
-    assert "tight and tight-few were tested on different data" in error and len(error.splitlines()) <= 3
+    assert "tight and tight-few are tested on different data" in error and len(error.splitlines()) <= 3
+    assert not (files / "runs/few").exists()  # refused before anything is trained
+    (files / "runs/same").symlink_to("all/tight")
+    assert main(["compare", "runs/all/tight", "runs/same"]) == 2
+    assert "tight and same are one run" in capfd.readouterr().err
 
 
 EXACT, BOUND = Likelihood(80.0, 0.3, "exact", ""), Likelihood(82.0, 0.3, "upper bound", "")
@@ -89,6 +97,8 @@ EXACT, BOUND = Likelihood(80.0, 0.3, "exact", ""), Likelihood(82.0, 0.3, "upper 
         (BOUND, EXACT._replace(value=84.0, sort="lower bound"), True),
         (EXACT, EXACT._replace(value=99.0, sort="estimate"), False),
         (EXACT._replace(sort="estimate"), EXACT._replace(value=99.0), False),
+        (EXACT._replace(error=None), EXACT._replace(value=99.0), False),  # whose error nobody knows
+        (EXACT, EXACT._replace(value=99.0, error=None), False),
     ],
 )
 def test_what_shows_that_a_model_is_better(first, second, shown):
@@ -105,7 +115,7 @@ def test_every_claim_holds_for_all_truths_that_the_numbers_allow():
         for value in truth:
             sort = sorts[rng.integers(4)]
             off = {"exact": 0.0, "upper bound": rng.exponential(5), "lower bound": -rng.exponential(5)}
-            known.append(Likelihood(value + off.get(sort, rng.normal(0, 10)), 0.0, sort, ""))
+            known.append(Likelihood(value + off.get(sort, rng.normal(0, 10)), 1e-9, sort, ""))
         if shown_better(*known):
             claims += 1
             assert truth[0] < truth[1]
@@ -124,6 +134,8 @@ def test_the_most_telling_number_of_a_run_is_taken():
     assert (flipped.value, flipped.sort) == (140.0, "exact")
     assert likelihood_of([{**line, "value": -140.0, "kind": "lower bound of log p(x)"}]).sort == "upper bound"
     assert likelihood_of([{**bound, "kind": "estimate of an upper bound of -log p(x)"}]).sort == "estimate"
+    assert likelihood_of([{**bound, "standard_error": 0.0}]).error is None  # none was measured
+    assert likelihood_of([{**bound, "value": float("nan")}]) is None
 
 
 def test_the_findings_name_who_is_shown_and_what_is_open():
@@ -133,6 +145,30 @@ def test_the_findings_name_who_is_shown_and_what_is_open():
     assert [line.partition(" is open")[0] for line in told[2:4]] == ["a against b", "a against d"]
     assert told[4:] == ["b is shown to be better than c."]
     assert "guarantees a likelihood" in findings({"d": BOUND._replace(sort="estimate")})[0]
+
+
+def test_what_stays_open_is_told_by_its_own_reason():
+    why = lambda other: findings({"a": EXACT, "b": other})[1]
+    assert "within 2 standard errors" in why(EXACT._replace(value=80.5))
+    assert "no known error" in why(EXACT._replace(value=99.0, error=None))
+    low = why(EXACT._replace(value=60.0, sort="lower bound"))
+    assert "lower bound of b" in low and "within" not in low
+
+
+def judged(fields, select, step):
+    told = {"experiment": {"file": "f.py", "fields": fields, "defaults": {"steps": 10, "width": 8, "rate": 1}}}
+    lines = {"results": [{"step": step}]}
+    config = {**told, "select": select}
+    return Judged("a", None, "", "", "", EXACT, 0, None, {}, lines, config)
+
+
+def test_what_is_suggested_keeps_the_options_and_claims_no_more_than_is_known():
+    fields = {"steps": 20, "width": 4, "learning_rate": 0.3}
+    longer = suggestion([judged(fields, "validation/nll", 19)])
+    assert longer.startswith("genjax sweep f.py steps=40,80 --width 4 --learning-rate 0.3") and "near its end" in longer
+    rates = "genjax sweep f.py learning_rate=0.1,0.3,0.9 seed=0:2 --steps 20 --width 4"
+    assert suggestion([judged(fields, "validation/nll", 9)]) == rates
+    assert suggestion([judged(fields, None, 20)]) == rates  # the last step, which nothing selected
 
 
 def test_scores_that_nobody_dominates():

@@ -10,8 +10,8 @@ import jax
 from genjax.arguments import parse
 from genjax.checkpoint import lock
 from genjax.checkpoint.seal import STAGE_NAME
-from genjax.compare.judging import ENOUGH, check_same_data, judge
-from genjax.compare.members import is_done, read_members
+from genjax.compare.judging import ENOUGH, judge
+from genjax.compare.members import check_same_data, is_done, read_members
 from genjax.compare.published import read_published
 from genjax.compare.table import conclusions, suggestion, table_text, write_table
 from genjax.errors import BadInput
@@ -72,6 +72,7 @@ def compare(words: Sequence[str], options: CompareOptions) -> int:
     jobs = [member.job for member in members if member.job is not None and not is_done(member)]
     if jobs:  # an accelerator is the children's; once all are finished, the same command draws its samples there
         jax.config.update("jax_platforms", "cpu")
+    check_same_data(members)
     with lock(directory):
         _tell(f"compare  {directory}\nruns     {len(members)}; to train: {len(jobs)}")
         ended = by_jobs(jobs, options.jobs, directory, _tell)
@@ -82,7 +83,6 @@ def compare(words: Sequence[str], options: CompareOptions) -> int:
         for member in members:
             _tell(f"measuring {member.name}")
             rows.append(judge(member, options.n))
-            check_same_data(rows)
         path = write_table(directory, rows, published)
     after = suggestion(rows)
     _tell("\n".join(["", table_text(rows, published), "", *conclusions(rows), "", f"page     {path}"]))

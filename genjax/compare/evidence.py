@@ -7,8 +7,9 @@ exact or l is a lower bound.  That model A is better than model B is shown only 
     l_B - u_A > 2 sqrt(s_A^2 + s_B^2),
 
 s the standard errors over the same test examples; their correlation, which is positive where hard examples are hard
-for both, is left out, so that the rule errs towards silence.  A bound that is worse than another number shows nothing:
-it may be loose.  What a bound does show is that the test set fits into so many nats; by this models can be ordered.
+for both, is left out, so that the rule errs towards silence.  Where an error is not known, nothing is shown.  A bound
+that is worse than another number shows nothing: it may be loose.  What a bound does show is that the test set fits into
+so many nats; by this models can be ordered.
 """
 
 import math
@@ -25,7 +26,7 @@ class Likelihood(NamedTuple):
     """What is known of -log p(x)."""
 
     value: float  # nats an example, the mean over the test set
-    error: float  # its standard error
+    error: float | None  # its standard error; None: not known
     sort: str  # one of SORTS
     kind: str  # as the run says it, such as "upper bound of -log p(x), k=1,000"
 
@@ -60,6 +61,8 @@ def shown_better(first: Likelihood, second: Likelihood) -> bool:
     True
     """
     above, below = first.sort in ("exact", "upper bound"), second.sort in ("exact", "lower bound")
+    if first.error is None or second.error is None:
+        return False
     gap = second.value - first.value
     return above and below and gap > DEVIATIONS * math.hypot(first.error, second.error)
 
@@ -101,19 +104,21 @@ def not_dominated(scores: Mapping[str, Sequence[float]]) -> list[str]:
 
 
 def _read(line: Mapping[str, Any]) -> Likelihood | None:
-    kind, value, error = str(line.get("kind", "")), line.get("value"), line.get("standard_error")
+    kind, value, error = str(line.get("kind", "")), _finite(line.get("value")), _finite(line.get("standard_error"))
     about = re.search(r"(-)?log p\(x\)", kind)
     sort = next((sort for sort in SORTS if kind.startswith(sort)), None)
     test = str(line.get("name", "")).startswith("test")
-    if not about or not sort or not test or line.get("unit") != "nats" or not isinstance(value, int | float):
+    if not about or not sort or not test or line.get("unit") != "nats" or value is None:
         return None
     sort = "estimate" if "estimate" in kind else sort
-    error = float(error) if isinstance(error, int | float) and math.isfinite(error) else 0.0
+    error = error or None  # 0: none was measured
     return (
-        Likelihood(float(value), error, sort, kind)
-        if about[1]
-        else Likelihood(-float(value), error, FLIPPED.get(sort, sort), kind)
+        Likelihood(value, error, sort, kind) if about[1] else Likelihood(-value, error, FLIPPED.get(sort, sort), kind)
     )
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _why(best: Likelihood, other: Likelihood, name: str) -> str:
@@ -121,8 +126,12 @@ def _why(best: Likelihood, other: Likelihood, name: str) -> str:
         return f"{_text(other)} is an upper bound of {name}, which may be loose"
     if other.sort == "estimate":
         return f"{_text(other)} of {name} is an estimate, which may err to either side"
+    if best.error is None or other.error is None:
+        return f"of {_text(best)} and {_text(other)}, one at least has no known error"
+    if other.sort == "lower bound" and other.value < best.value:
+        return f"{_text(other)} is a lower bound of {name}, which may be far below what it is"
     return f"{_text(best)} and {_text(other)} are within {DEVIATIONS:g} standard errors of each other"
 
 
 def _text(one: Likelihood) -> str:
-    return f"{one.value:.2f} ± {one.error:.2f}"
+    return f"{one.value:.2f}" if one.error is None else f"{one.value:.2f} ± {one.error:.2f}"

@@ -1,6 +1,6 @@
 """What is measured of every member alike, whatever its experiment measures of itself: likelihood, samples, cost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from genjax.compare.evidence import Likelihood, likelihood_of
 from genjax.compare.members import Member, lines_of, tested_on
-from genjax.errors import BadInput
 from genjax.evaluate import averaged_state
 from genjax.listing import read_object
 from genjax.metrics.samples import neighbourhoods
@@ -42,17 +41,10 @@ def judge(member: Member, count: int) -> Judged:
       count: samples, at most; as many as there are test images if those are fewer.
 
     Raises:
-      BadInput: the run measures nothing on test examples.
       Damaged: no checkpoint can be read.
     """
     run, lines = open_run(str(member.directory), None, None, None), lines_of(member)
     config, outcome = (read_object(member.directory / f"{name}.json") for name in ("config", "results"))
-    tested = tested_on(run.experiment)
-    if not tested:
-        raise BadInput(
-            f"{member.name} measures nothing on test examples",
-            'an experiment with an evaluation whose name begins with "test"',
-        )
     real = _test_images(run.experiment, count)
     drawn = None if real is None or run.experiment.sample is None else _samples(run, len(real))
     known = real is not None and drawn is not None and drawn.shape == real.shape and len(drawn) >= ENOUGH
@@ -60,26 +52,9 @@ def judge(member: Member, count: int) -> Judged:
     title = str((config.get("experiment") or {}).get("title", ""))
     dims = real[0].size if real is not None else 0
     return Judged(
-        member.name, member.directory, title, run.experiment.data, tested, likelihood_of(lines), dims,
-        drawn, scores, outcome, config,
+        member.name, member.directory, title, run.experiment.data, tested_on(run.experiment),
+        likelihood_of(lines), dims, drawn, scores, outcome, config,
     )  # fmt: skip
-
-
-def check_same_data(found: Sequence[Judged]) -> None:
-    """Refuse runs that were tested on different examples, or on one set prepared in two ways.
-
-    Raises:
-      BadInput: names the two runs and their data.
-    """
-    first = found[0]
-    for other in found[1:]:
-        if (other.data, other.tested) != (first.data, first.tested):
-            same = "the same name, other examples" if other.data == first.data else f"{other.name}: {other.data}"
-            raise BadInput(
-                f"{first.name} and {other.name} were tested on different data",
-                f"{first.name}: {first.data}; {same}",
-                "compare runs of one data set, tested on the same examples",
-            )
 
 
 def _test_images(experiment: Any, count: int) -> np.ndarray | None:

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from genjax.arguments import parse
 from genjax.errors import BadInput
 from genjax.experiment import Experiment
-from genjax.fields import load
+from genjax.fields import Loaded, build, load
 from genjax.listing import read_object
 from genjax.record import configuration, read_config
-from genjax.run import TrainOptions
+from genjax.run import TrainOptions, resume_arguments
 from genjax.sweep.processes import Job
 
 FORBIDDEN = ("workdir", "coordinator", "processes", "process", "debug", "allow_change")  # the comparison chooses them
@@ -30,6 +30,8 @@ class Member(NamedTuple):
     directory: Path  # of its run
     job: Job | None  # how it is trained; None: a run that is there
     wanted: Mapping[str, Any]  # of its configuration; empty for a run that is there
+    loaded: Loaded
+    values: Mapping[str, Any]  # of the experiment's fields
 
 
 def read_members(words: Sequence[str], directory: Path) -> list[Member]:
@@ -51,6 +53,11 @@ def read_members(words: Sequence[str], directory: Path) -> list[Member]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise BadInput(f"{twice} is named twice", "every run or experiment once; runs of one name: rename a directory")
+    places = [member.directory.resolve() for member in members]
+    same = next((member for i, member in enumerate(members) if places[i] in places[:i]), None)
+    if same is not None:
+        first = members[places.index(same.directory.resolve())].name
+        raise BadInput(f"{first} and {same.name} are one run", "every run or experiment once")
     return members
 
 
@@ -70,6 +77,24 @@ def lines_of(member: Member) -> list[Mapping[str, Any]]:
     return [line for line in lines if isinstance(line, dict) and isinstance(line.get("value"), int | float)]
 
 
+def check_same_data(members: Sequence[Member]) -> None:
+    """Refuse, before anything is trained, what is tested on different examples, or on one set prepared in two ways.
+
+    Raises:
+      BadInput: names the two and their data, or one that measures nothing on test examples.
+    """
+    first = None
+    for name, data, tested in (_tested(member) for member in members):
+        first = first or (name, data, tested)
+        if (data, tested) != first[1:]:
+            there = "the same name, other examples" if data == first[1] else f"{name}: {data}"
+            raise BadInput(
+                f"{first[0]} and {name} are tested on different data",
+                f"{first[0]}: {first[1]}; {there}",
+                "compare runs of one data set, tested on the same examples",
+            )
+
+
 def tested_on(experiment: Experiment) -> str:
     """A digest of the test examples, without labels: what two runs must share to be compared.
 
@@ -81,6 +106,17 @@ def tested_on(experiment: Experiment) -> str:
         if field != "label":
             digest.update(f"{field} {array.dtype.str} {array.shape};".encode() + array.tobytes())
     return digest.hexdigest() if tests else ""
+
+
+def _tested(member: Member) -> tuple[str, str, str]:
+    experiment = build(member.loaded, member.values)
+    tested = tested_on(experiment)
+    if not tested:
+        raise BadInput(
+            f"{member.name} measures nothing on test examples",
+            'an experiment with an evaluation whose name begins with "test"',
+        )
+    return member.name, experiment.data, tested
 
 
 def _lines(word: str) -> list[tuple[str, Path]]:
@@ -108,7 +144,8 @@ def _member(text: str, folder: Path, directory: Path) -> Member:
         read_config(path)
         if read_object(path / "results.json").get("state") != "finished":
             raise BadInput(f"{path} is not finished", "finished runs are compared", f"genjax resume {path}")
-        return Member(path.name, path, None, {})
+        own, _ = resume_arguments(path)
+        return Member(path.absolute().name, path, None, {}, own, {field.name: field.default for field in own.fields})
     loaded = load(path)
     options, values = parse(f"genjax train {path}", loaded.about, TrainOptions, rest, loaded.fields)
     chosen = next((name for name in FORBIDDEN if getattr(options, name) != TrainOptions._field_defaults[name]), None)
@@ -118,7 +155,7 @@ def _member(text: str, folder: Path, directory: Path) -> Member:
     kept = {"seed": options.seed, "precision": options.precision}
     wanted = configuration(loaded, values, kept)
     wanted = {key: wanted[key] for key in (*kept, "source", "experiment")}
-    return Member(name, directory / name, Job(name, text, (str(path), *rest)), wanted)
+    return Member(name, directory / name, Job(name, text, (str(path), *rest)), wanted, loaded, values)
 
 
 def _name(name: str, options: Sequence[str]) -> str:

@@ -41,25 +41,27 @@ def conclusions(rows: Sequence[Judged]) -> list[str]:
 
 
 def suggestion(rows: Sequence[Judged]) -> str:
-    """The command to try next, for the run that guarantees most: longer where it still learned, else other rates."""
+    """The command to try next, for the run that guarantees most: longer where its best step is near its end."""
     sure = [row for row in rows if row.likelihood is not None and row.likelihood.sort in ("exact", "upper bound")]
     if not sure:
         return ""
     best = min(sure, key=lambda row: row.likelihood.value)  # type: ignore[union-attr]
     told = best.config.get("experiment") or {}
-    fields, file = told.get("fields") or {}, told.get("file", "FILE")
-    changed = " ".join(_option(k, v) for k, v in fields.items() if v != (told.get("defaults") or {}).get(k))
+    fields, usual, file = told.get("fields") or {}, told.get("defaults") or {}, told.get("file", "FILE")
     steps, rate = fields.get("steps"), fields.get("learning_rate")
     last = max((line.get("step", 0) for line in best.outcome.get("results") or []), default=0)
-    if isinstance(steps, int) and last >= 0.9 * steps:
-        others = " ".join(word for word in [changed] if "--steps" not in word)
-        return (
-            f"genjax sweep {file} steps={2 * steps},{4 * steps} {others}".rstrip() + "  (it still learned at its end)"
-        )
+
+    def command(grid: str, swept: str = "") -> str:
+        changed = [_option(k, v) for k, v in fields.items() if k != swept and v != usual.get(k)]
+        return " ".join(["genjax sweep", file, grid, *changed])
+
+    # where nothing selects, the last step is what was measured, whether it was the best or not
+    if best.config.get("select") and isinstance(steps, int) and last >= 0.9 * steps:
+        return command(f"steps={2 * steps},{4 * steps}", "steps") + "  (its best step is near its end)"
     if isinstance(rate, float):
         rates = ",".join(f"{rate * factor:.2g}" for factor in (1 / 3, 1.0, 3.0))
-        return f"genjax sweep {file} learning_rate={rates} seed=0:2 {changed}".rstrip()
-    return f"genjax sweep {file} seed=0:3 {changed}".rstrip()
+        return command(f"learning_rate={rates} seed=0:2", "learning_rate")
+    return command("seed=0:3")
 
 
 def table_text(rows: Sequence[Judged], published: Sequence[Published] = ()) -> str:
