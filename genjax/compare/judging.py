@@ -9,7 +9,9 @@ import numpy as np
 
 from genjax.compare.evidence import Likelihood, likelihood_of
 from genjax.compare.members import Member, lines_of, tested_on
+from genjax.errors import BadInput
 from genjax.evaluate import averaged_state
+from genjax.explaining import explained
 from genjax.listing import read_object
 from genjax.metrics.samples import neighbourhoods
 from genjax.saved import open_run
@@ -41,12 +43,16 @@ def judge(member: Member, count: int) -> Judged:
       count: samples, at most; as many as there are test images if those are fewer.
 
     Raises:
+      BadInput: its samples cannot be drawn, or are not finite.
       Damaged: no checkpoint can be read.
     """
     run, lines = open_run(str(member.directory), None, None, None), lines_of(member)
     config, outcome = (read_object(member.directory / f"{name}.json") for name in ("config", "results"))
     real = _test_images(run.experiment, count)
-    drawn = None if real is None or run.experiment.sample is None else _samples(run, len(real))
+    with explained(f"samples of {member.name}"):
+        drawn = None if real is None or run.experiment.sample is None else _samples(run, len(real))
+    if drawn is not None and not np.isfinite(drawn).all():
+        raise BadInput(f"{member.name} draws samples that are not finite", "images in [0, 1]", "leave it out")
     known = real is not None and drawn is not None and drawn.shape == real.shape and len(drawn) >= ENOUGH
     scores = neighbourhoods(_flat(real), _flat(drawn)) if known else {}
     title = str((config.get("experiment") or {}).get("title", ""))
