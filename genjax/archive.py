@@ -31,6 +31,18 @@ KINDS = ("npy", "png", "text")
 MOST = 2**40  # symbols
 
 
+def is_name(name: str) -> bool:
+    """Whether an archive may hold a file of this name: one that every file system of today can hold.
+
+    >>> is_name("a.npy"), is_name("../a"), is_name(".profile"), is_name("a" * 256)
+    (True, False, False, False)
+    """
+    try:
+        return NAME.fullmatch(name) is not None and len(name.encode()) <= 255
+    except UnicodeEncodeError:  # bytes that are no UTF-8, as Python keeps them
+        return False
+
+
 class Member(NamedTuple):
     """A file of an archive."""
 
@@ -96,7 +108,7 @@ def unpack(data: bytes, name: str) -> tuple[Head, np.ndarray]:
     middle = FRONT.size + header_size
     try:
         return _head(json.loads(data[FRONT.size : middle])), np.frombuffer(data[middle:-4], "<u4").astype(np.uint32)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise _damaged(f"the header of {name} cannot be read: {error}"[:200], "") from error
 
 
@@ -109,7 +121,7 @@ def _head(told: Mapping[str, Any]) -> Head:
 
 
 def _member(name: str, kind: str, shape: list[int], crc: int) -> Member:
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+    if not isinstance(name, str) or not is_name(name):
         raise ValueError(f"a file of it is called {name!r}")
     if kind not in KINDS or not all(type(n) is int and n >= 0 for n in [*shape, crc]):
         raise ValueError(f"what it says of {name!r} makes no sense")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genjax.archive import NAME, Member
+from genjax.archive import Member, is_name
 from genjax.data.files import read_utf8
 from genjax.data.images import read_image
 from genjax.errors import BadInput
@@ -34,8 +34,8 @@ def read_member(path: Path, coding: Coding, text: Text | None) -> tuple[Member, 
     """
     if not path.is_file():
         raise BadInput(f"no file at {path}", f"allowed: {_allowed(coding)}")
-    if not NAME.fullmatch(path.name):
-        allowed = "allowed: 1 to 200 characters, no '.' first, none of them a control character"
+    if not is_name(path.name):
+        allowed = "allowed: UTF-8, 1 to 200 characters, no '.' first, none of them a control character"
         raise BadInput(f"the name of {str(path)!r}", allowed)
     if not coding.shape:
         assert text is not None

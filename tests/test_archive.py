@@ -78,6 +78,10 @@ def test_the_forged_header_is_read_when_it_is_good():
         with_member(name=""),
         with_member(name="a\n"),
         with_member(name=3),
+        with_member(name="\ud800"),
+        with_member(name="\u2603" * 100),  # 300 bytes
+        with_member(shape=[10**400]),
+        json.dumps(GOOD).replace('"probe": 1', '"probe": 1e999').encode(),
         with_member(kind="pickle"),
         with_member(shape=[-1]),
         with_member(shape=[1.5]),

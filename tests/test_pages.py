@@ -139,7 +139,9 @@ def tree_of(page: str) -> dict[str, str]:
         if entry := re.match(r"( *)([\w.\-]+/?) *(.*)$", line):
             depth, name, about = len(entry[1]), entry[2], entry[3]
             above = [(indent, folder) for indent, folder in above if indent < depth]
-            found["".join(folder for _, folder in above) + name] = about
+            path = "".join(folder for _, folder in above) + name
+            assert path not in found, f"{path} has two lines"
+            found[path] = about
             above += [(depth, name)] if name.endswith("/") else []
     return found
 
@@ -156,6 +158,8 @@ def test_the_tree_of_the_readme_is_the_tree():
 def test_a_missing_line_in_the_tree_is_found():
     page = "```text\ngenjax/\n  types.py     the vocabulary of shapes\n  losses/      one family\n    a.py  x\n```\n"
     assert set(tree_of(page)) == {"genjax/", "genjax/types.py", "genjax/losses/", "genjax/losses/a.py"}
+    with pytest.raises(AssertionError, match=r"a\.py has two lines"):
+        tree_of(page.replace("    a.py  x\n", "    a.py  x\n    a.py  y\n"))
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])

@@ -291,7 +291,8 @@ def test_a_number_that_shows_nothing_is_refused(folder, capsys, row, changes, wh
     assert not (folder / "results").exists()
 
 
-def test_a_row_to_compare_with_is_asked_for_before_anything_is_trained(folder, capsys):
+def test_what_will_be_refused_is_refused_before_anything_is_trained(folder, capsys):
+    assert main(["reproduce", "1-pixels", "--workdir", "x"]) == main(["reproduce", "1-pixels", "--readme", "x.md"]) == 2
     assert main(["reproduce", "2-slow"]) == 2 and main(["reproduce", "2-slow", "--run", str(finished(folder))]) == 2
     told = capsys.readouterr().err
     assert told.count("of which there is no result") == 2 and "genjax reproduce 1-pixels 2-slow" in told

@@ -18,9 +18,7 @@ from genjax.fields import Loaded, build, load
 from genjax.listing import read_object
 from genjax.record import configuration, read_config
 from genjax.run import TrainOptions, resume_arguments
-from genjax.sweep.processes import Job
-
-FORBIDDEN = ("workdir", "coordinator", "processes", "process", "debug", "allow_change")  # the comparison chooses them
+from genjax.sweep.processes import FORBIDDEN, Job
 
 
 class Member(NamedTuple):

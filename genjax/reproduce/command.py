@@ -13,7 +13,7 @@ from genjax.errors import BadInput
 from genjax.fields import Loaded, load
 from genjax.reproduce.records import Record, check_compared, read_records, record_of, write_record
 from genjax.reproduce.rows import Row, pick_rows, read_rows, run_name, values_of, words_of
-from genjax.reproduce.table import list_text, measured_text, readme_table, write_readme
+from genjax.reproduce.table import check_readme, list_text, measured_text, readme_table, write_readme
 from genjax.sweep.processes import CODES, Job, by_jobs
 from genjax.targets import CLASSES, wanted_text
 
@@ -89,6 +89,8 @@ def command(arguments: Sequence[str]) -> int:
     wish = asked(arguments)
     rows, records = read_rows(EXPERIMENTS), read_records(RESULTS)
     picked = pick_rows(rows, wish.names, wish.cost)
+    if wish.options.readme:
+        check_readme(Path(wish.options.readme))  # before hours of training
     code = 0
     if picked:
         check_compared(picked, records)

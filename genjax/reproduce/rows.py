@@ -11,7 +11,7 @@ from genjax.errors import BadInput
 from genjax.fields import Loaded
 from genjax.record import jsonable
 from genjax.run import TrainOptions
-from genjax.sweep.processes import without
+from genjax.sweep.processes import FORBIDDEN, without
 from genjax.targets import Target, read_targets
 
 USUAL = {"seed": 0, "precision": "float32"}
@@ -88,9 +88,12 @@ def values_of(loaded: Loaded, words: Sequence[str]) -> dict[str, Any]:
     """The fields of an experiment under some options, and the precision, as a run's config.json has them.
 
     Raises:
-      BadInput: options that `genjax train` would refuse.
+      BadInput: options that `genjax train` would refuse, or that are not the user's to choose here.
     """
     options, values = parse(f"genjax train {loaded.path}", loaded.about, TrainOptions, words, loaded.fields)
+    chosen = next((name for name in FORBIDDEN if getattr(options, name) != TrainOptions._field_defaults[name]), None)
+    if chosen is not None:
+        raise BadInput(f"{option(chosen)} of a row", "genjax reproduce chooses it", "leave it out")
     return {**jsonable(values), "precision": options.precision}
 
 

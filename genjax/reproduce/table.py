@@ -47,11 +47,16 @@ def write_readme(path: Path, table: str) -> None:
     Raises:
       BadInput: no such page, or not both marks, once each and in order.
     """
-    try:
-        page = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"--readme {path} cannot be read: {error}"[:200], "a page in Markdown") from None
-    write_whole(Path(path), with_table(page, table))
+    write_whole(Path(path), with_table(_page(path), table))
+
+
+def check_readme(path: Path) -> None:
+    """Refuse a page that the table cannot be put into.
+
+    Raises:
+      BadInput: as `write_readme`.
+    """
+    with_table(_page(path), "")
 
 
 def with_table(page: str, table: str) -> str:
@@ -83,6 +88,13 @@ def measured_text(record: Record) -> str:
     ]
     sort = "; ".join(part for part in (record.kind, ", ".join(filter(None, told))) if part)
     return f"{record.measure} {_number(record)}{f' {record.unit}' if record.unit else ''} ({sort})"
+
+
+def _page(path: Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"--readme {path} cannot be read: {error}"[:200], "a page in Markdown") from None
 
 
 def _line(row: Row, record: Record) -> str:

@@ -19,6 +19,7 @@ from genjax.sweep.grid import Grid, Point, described
 from genjax.sweep.ranking import Ended, run_row
 
 OWN = ("--workdir", "--jobs", "--vmap", "--no-vmap")  # options of the sweep, which `train` does not get
+FORBIDDEN = ("workdir", "coordinator", "processes", "process", "debug", "allow_change")  # whoever makes a job chooses
 CODES = (0, 75, 3, 2, 1, 4)  # the exit codes of `train`, the worst last
 
 
