@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from genjax.archive import Head, Member, pack, unpack
+from genjax.archive import MOST, Head, Member, pack, unpack
 from genjax.digest import digests
 from genjax.errors import BadInput
 from genjax.evaluate import averaged_state
@@ -27,7 +27,7 @@ from genjax.explaining import explained
 from genjax.likelihood import bits_back, coding
 from genjax.likelihood.coding import Autoregression, Coded, rows_at_once
 from genjax.likelihood.coding_models import in_rows, joined, streams
-from genjax.members import read_member, written
+from genjax.members import read_member, shape_fits, written
 from genjax.report import write_whole
 from genjax.saved import Opened, check_out, open_run
 from genjax.types import Params
@@ -86,6 +86,8 @@ def compress_files(files: Sequence[str], options: CompressOptions) -> int:
     model = open_model(options.run, options.step, "compress")
     read = [read_member(Path(file), model.coding, model.text) for file in files]
     members, symbols = [member for member, _ in read], np.concatenate([part for _, part in read])
+    if symbols.size > MOST:
+        raise BadInput(f"{symbols.size:,} symbols in all", f"an archive has at most {MOST:,}", "make several archives")
     with explained("coding"):
         coded = encode(model, symbols)
         back = decode(model, coded.words, [member.shape for member in members])
@@ -198,7 +200,8 @@ def _contents(model: Model, head: Head, words: np.ndarray, path: Path) -> list[b
     symbols_of = [math.prod(member.shape) for member in head.members]
     known = {"npy", "png"} if model.coding.shape else {"text"}
     width = math.prod(model.coding.shape)
-    if any(member.kind not in known for member in head.members) or any(n % width for n in symbols_of if width > 1):
+    odd = any(not shape_fits(member, model.coding) for member in head.members if member.kind != "text")
+    if odd or any(member.kind not in known for member in head.members):
         raise BadInput(f"{path} holds files that the model does not know", "it is damaged; nothing was written")
     total = sum(symbols_of) // (width or 1)
     with explained("coding"):
@@ -209,12 +212,12 @@ def _contents(model: Model, head: Head, words: np.ndarray, path: Path) -> list[b
             parts = np.split(symbols, np.cumsum([n // (width or 1) for n in symbols_of])[:-1])
             return [written(*pair, model.coding, model.text) for pair in zip(head.members, parts, strict=True)]
         except BadInput as error:
-            raise _elsewhere(path, head) from error
+            raise _elsewhere(path, head, "it is damaged, or ") from error
 
 
-def _elsewhere(path: Path, head: Head) -> BadInput:
+def _elsewhere(path: Path, head: Head, other: str = "") -> BadInput:
     return BadInput(
-        f"{path}: the model's probabilities come out otherwise here, so that it cannot be decoded",
+        f"{path}: {other}the model's probabilities come out otherwise here, so that it cannot be decoded",
         f"it was written by {head.software}; here is {software()}",
         "decompress it there; nothing was written",
     )

@@ -74,6 +74,15 @@ def written(member: Member, symbols: np.ndarray, coding: Coding, text: Text | No
     return _checked(member, array.tobytes(), file.getvalue())
 
 
+def shape_fits(member: Member, coding: Coding) -> bool:
+    """Whether a model of pictures can have coded an array or a picture of this shape."""
+    shape, own = member.shape, tuple(coding.shape)
+    if not own or member.kind == "png":
+        return bool(own) and shape == own
+    fits = [own, own[:2]] if own[-1] == 1 else [own]
+    return any(shape[len(shape) - len(one) :] == one and len(shape) - len(one) in (0, 1) for one in fits)
+
+
 def _read_text(path: Path, text: Text) -> tuple[Member, np.ndarray]:
     content = read_utf8(path)
     try:
@@ -92,11 +101,8 @@ def _read_array(path: Path, coding: Coding) -> np.ndarray:
     except Exception as error:  # NumPy raises ValueError, EOFError, SyntaxError, by what is broken
         told = f"{path} cannot be read: {error}"
         raise BadInput(told[:300], "allowed: an array of numbers; pickled objects never are") from error
-    shape, height_width = coding.shape, coding.shape[:2]
-    fits = [shape, height_width] if shape[-1] == 1 else [shape]
-    there = getattr(array, "dtype", None) == np.uint8 and any(
-        array.shape[array.ndim - len(one) :] == one and array.ndim - len(one) in (0, 1) for one in fits
-    )
+    about = Member(path.name, "npy", getattr(array, "shape", ()), 0)
+    there = getattr(array, "dtype", None) == np.uint8 and shape_fits(about, coding)
     if not there or array.size == 0:
         found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "several arrays"
         raise BadInput(f"{path} holds {found}", f"allowed: {_allowed(coding)}")

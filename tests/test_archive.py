@@ -86,6 +86,8 @@ def test_the_forged_header_is_read_when_it_is_good():
         with_member(shape=[-1]),
         with_member(shape=[1.5]),
         with_member(shape=[10**9, 10**9]),
+        with_member(shape=[1] * 9),
+        {**GOOD, "members": [{**GOOD["members"][0], "name": name, "shape": [2**30]} for name in "abc"]},
         with_member(shape="ab"),
         with_member(crc=None),
         with_member(more=1),

@@ -261,6 +261,8 @@ def test_a_stream_whose_checksum_was_made_to_fit_is_refused(runs, capsys, kind):
         (many._replace(shape=(31, 3, 4, 1)),),
         (many, one._replace(shape=(5, 7))),
         (many._replace(shape=(0, 3, 4, 1)), one),
+        (many._replace(shape=(4, 3, 30)), one),  # as many numbers in another form
+        (many, one._replace(shape=(4, 3, 1))),
     ]:
         heads.append(head._replace(members=members))
         streams.append(words)
