@@ -23,14 +23,14 @@ any label was seen: neighbours of 2,000 validation images among 10,000 training 
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 import optax
 from dbn_mnist import D, flat, greedy
 
-from genjax import BadInput, Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, Target, minimize
-from genjax.data import batches, mnist, mnist_dynamic
+from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, Target, minimize
+from genjax.data import batches, few_labels, mnist, mnist_dynamic
 from genjax.data.split import take
 from genjax.distributions import categorical_log_prob
+from genjax.metrics.calibration import CLASSIFICATION, classification
 from genjax.metrics.retrieval import neighbour_error, neighbour_labels, precision_at_k
 from genjax.models.dbn import features
 from genjax.models.greedy import network_of
@@ -47,6 +47,7 @@ CLASSES, GALLERY, QUERIES, NEAR = 10, 10_000, 2_000, 10
 
 def experiment(
     labels: int = 0,
+    choice: int = 0,
     pretrained: bool = True,
     widths: tuple[int, ...] = (500, 2000),
     machine_rate: Positive = 0.05,
@@ -59,7 +60,8 @@ def experiment(
     """Machines without labels, then a classifier.
 
     Args:
-      labels: of the first training images that are used, as many of each class; 0: all.
+      labels: known, as many of each class; 0: all.
+      choice: which: 0 the first of each class, any other number a draw of its own.
       pretrained: whether the classifier begins as the machines; else at random, and none is trained.
       widths: hidden units of each machine, from the lowest on.
       machine_rate: learning rate of each machine at the start; it falls to zero along a line.
@@ -70,7 +72,7 @@ def experiment(
       batch_size: images in a batch; of fewer labels than that, all.
     """
     grey, binary = mnist(), mnist_dynamic()
-    rows = chosen(grey.train.arrays["label"], labels)
+    rows = few_labels(grey.train.arrays["label"], labels, choice)
     train = grey.train._replace(arrays=take(grey.train.arrays, rows)) if labels else grey.train
     few = batches(train, min(batch_size, len(rows)))
     pixels = jnp.asarray(logit_of_mean(binary.train.arrays["image"], 256).reshape(-1))
@@ -90,10 +92,8 @@ def experiment(
         wrong = jnp.argmax(logits, axis=-1) != batch["label"]
         return Out(-categorical_log_prob(batch["label"], logits), {"error": 100.0 * wrong})
 
-    def measure(state, batch, key):
-        logits = net.apply(state.params, flat(batch["image"]))
-        wrong = jnp.argmax(logits, axis=-1) != batch["label"]
-        return {"error": 100.0 * wrong, "nll": -categorical_log_prob(batch["label"], logits)}
+    def answers(state, batch, key):
+        return {"logits": net.apply(state.params, flat(batch["image"])), "label": batch["label"]}
 
     def retrieval(state, batch, key):
         shown = {name: jnp.asarray(array[:GALLERY]) for name, array in grey.train.arrays.items()}
@@ -108,7 +108,8 @@ def experiment(
     falling = optax.cosine_decay_schedule(learning_rate, max(steps, 1))
     learner = minimize(loss, optax.adam(falling), lambda key, batch: net.init(key, flat(batch["image"])))
     classifier = Stage("classifier", learner, few, steps, begun if pretrained else None, steps_per_call=50)
-    exact = {"error": Quantity("exact, share of wrong answers", "%"), "nll": Quantity("exact -log p(label | x)")}
+    told = {name: Quantity(*about) for name, about in CLASSIFICATION.items()}
+    of_all = lambda rows: classification(rows["logits"], rows["label"])
     near = {
         f"{name}_{what}": Quantity(f"exact, {NEAR} neighbours among {GALLERY:,} training images", "%", better)
         for name in ("pixels", "features")
@@ -119,8 +120,8 @@ def experiment(
     return Experiment(
         stages=[*stages, classifier] if pretrained else [classifier],
         evaluations={
-            "validation": Evaluation(measure, grey.validation, 1_000, exact),
-            "test": Evaluation(measure, grey.test, 1_000, exact, final=True),
+            "validation": Evaluation(answers, grey.validation, 1_000, told, of_all=of_all),
+            "test": Evaluation(answers, grey.test, 1_000, told, final=True, of_all=of_all),
             **(of_features if pretrained else {}),
         },
         data=grey.name,
@@ -139,12 +140,3 @@ class Classifier(nn.Module):
             x = nn.sigmoid(nn.Dense(width, name=f"layer_{number}")(x))
             x = nn.Dropout(self.dropout)(x, deterministic=not self.has_rng("dropout"))
         return nn.Dense(CLASSES, name="logits")(x)
-
-
-def chosen(label, count):
-    """The first rows of each class, as many of each; all rows for zero."""
-    most = CLASSES * int(np.bincount(label, minlength=CLASSES).min())
-    if not 0 <= count <= most or count % CLASSES:
-        raise BadInput(f"labels = {count}", f"allowed: 0 for all, or multiples of {CLASSES} up to {most:,}")
-    rows = [np.flatnonzero(label == each)[: count // CLASSES] for each in range(CLASSES)]
-    return np.sort(np.concatenate(rows)) if count else np.arange(len(label))
