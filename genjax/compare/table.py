@@ -35,7 +35,8 @@ def conclusions(rows: Sequence[Judged]) -> list[str]:
         error = 0.5 / math.sqrt(count)
         best = ", ".join(not_dominated(scores))
         told.append(
-            f"In precision and recall of {count} samples, in pixels, none surpasses {best}; ± {error:.2f} each."
+            f"In precision and recall of {count} samples, as each experiment draws them, in pixels, none surpasses "
+            f"{best}; ± {error:.2f} each."
         )
     return told
 
