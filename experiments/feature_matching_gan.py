@@ -138,7 +138,8 @@ class Generator(nn.Module):
     def __call__(self, z):
         for number in range(2):
             h = nn.Dense(500, use_bias=False, name=f"layer_{number}")(z)
-            z = nn.softplus((h - h.mean(axis=0)) * jax.lax.rsqrt(h.var(axis=0) + 1e-5) + self.bias(number))
+            mean, variance = h.mean(axis=0, keepdims=True), h.var(axis=0, keepdims=True)
+            z = nn.softplus((h - mean) * jax.lax.rsqrt(variance + 1e-5) + self.bias(number)[None])
         size = self.shape[0] * self.shape[1] * self.shape[2]
         return nn.sigmoid(nn.Dense(size, name="image")(z)).reshape(len(z), *self.shape)
 

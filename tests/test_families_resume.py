@@ -19,11 +19,9 @@ from genjax.checkpoint import seals
 ROOT = Path(__file__).parent.parent
 FAMILIES = {  # as many updates as take some seconds, so that the kill falls among them
     "vae_digits": (1_500, ""),
-    "iaf_digits": (400, ""),
     "pixelcnn_digits": (60, ""),
     "gan_digits": (1_500, ""),
     "rbm_digits": (24_000, "--hidden 4"),
-    "diffusion_points": (600, ""),
     "semi_supervised": (150, "--method mean_teacher"),
 }
 

@@ -11,7 +11,7 @@ from genjax.fields import build, load
 
 SHORT = {
     "semi_supervised": {"fixmatch": ["--steps", "60"], "mean_teacher": ["--method", "mean_teacher", "--steps", "60"]},
-    "m2": {"m2": ["--steps", "100", "--width", "64"]},
+    "m2": {"m2": ["--steps", "300", "--width", "64"]},
     "feature_matching_gan": {"gan": ["--steps", "60"]},
 }
 CASES = [(file, name) for file, cases in SHORT.items() for name in cases]

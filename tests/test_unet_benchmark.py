@@ -90,6 +90,7 @@ def tiny(load):
 @pytest.mark.slow
 def test_genjax_learns(load):
     """Of one picture: the noise's error, 1 at first, falls below 0.5 on average over updates 101 to 200."""
+    pytest.importorskip("diffusers")  # it serves the comparison alone, and compiles for a minute
     data = np.broadcast_to(load("unet_steps").images()[:1], (16, 32, 32, 3)).copy()
     train, parameters, mean = load("unet_genjax").trainer(tiny(load), data)
     assert train(100) and parameters > 0
