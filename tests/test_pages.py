@@ -1,5 +1,7 @@
 """What the pages say is true: README and notebooks are run, the tree is the tree, the links lead somewhere.
 
+A notebook is what its source says, cell by cell: `pages.py`.
+
 A `console` or `python` block of the README is run, in order, in one folder that holds the experiments.  A comment
 before a block that is not run says why: `<!-- not run: ... -->`.  A `python` block that begins with `# name.py` becomes
 that file.
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from pages import Cell, cells_of_notebook, cells_of_source, notebook
 from test_house import ROOT, tracked
 
 from genjax.cli import main
@@ -110,20 +113,40 @@ def test_the_overview_is_what_the_command_prints(capsys):
     )
 
 
-def test_there_is_a_notebook():
+def test_there_is_a_notebook_for_every_source():
     assert NOTEBOOKS, "notebooks/ is empty"
+    assert {path.stem for path in NOTEBOOKS} == {path.stem for path in (ROOT / "notebooks").glob("*.py")}
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_its_source(page):
+    content, source = (page.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".ipynb", ".py"))
+    assert cells_of_notebook(content) == cells_of_source(source), "python tests/pages.py writes it anew"
+    assert content == notebook(cells_of_source(source)), "outputs are stored, or another layout"
+    assert "What to change next" in cells_of_source(source)[-1].text
+
+
+def test_a_notebook_that_differs_is_found():
+    source = "# %% [markdown]\n# # One\n#\n# $x$\n\n# %%\nx = 1\n\n# %%\nprint(x)\n"
+    cells = cells_of_source(source)
+    assert cells == [Cell("markdown", "# One\n\n$x$"), Cell("code", "x = 1"), Cell("code", "print(x)")]
+    assert cells_of_notebook(notebook(cells)) == cells
+    for old, new in (("x = 1", "x = 2"), ("# %%\nprint", "print"), ("# %% [markdown]", "# %%"), ("# $x$", "# $y$")):
+        assert cells_of_notebook(notebook(cells_of_source(source.replace(old, new)))) != cells
+    ran = notebook(cells).replace('"outputs": []', '"outputs": [{"output_type": "stream"}]', 1)
+    assert ran != notebook(cells) and cells_of_notebook(ran) == cells
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(notebook, tmp_path, monkeypatch):
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path, tmp_path, monkeypatch):
     import nbformat
     from nbclient import NotebookClient
 
     for folder in ("experiments", "notebooks"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    page = nbformat.read(notebook, as_version=4)
+    page = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(tmp_path / "notebooks")}}
     NotebookClient(page, timeout=600, kernel_name="python3", resources=where).execute()
 
@@ -162,7 +185,9 @@ def test_a_missing_line_in_the_tree_is_found():
         tree_of(page.replace("    a.py  x\n", "    a.py  x\n    a.py  y\n"))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/architecture.md", *(f"notebooks/{path.name}" for path in NOTEBOOKS)]
+)
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     local = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
