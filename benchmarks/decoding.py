@@ -14,7 +14,6 @@ of one vector with matrices of as many bytes as the network's, by NumPy, in the 
 PyTorch is an optional extra: pip install 'genjax-research[benchmarks]'.
 """
 
-import argparse
 import statistics
 import time
 
@@ -79,21 +78,9 @@ def measured(row: str, cores: int, variants: list[str], rounds: int, seconds: fl
 
 def main() -> None:
     """Measure the rows that are asked for and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; none: all")
-    parser.add_argument("--cores", type=int, default=1, help="how many, from the last on")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=1.5, help="of each peer in each round")
-    parser.add_argument("--peers", default=",".join(TORCH), help="PyTorch variants")
-    asked = parser.parse_args()
-    unknown = [name for name in asked.rows if name not in ROWS]
-    if unknown:
-        parser.error(f"no row {unknown[0]!r}; there are {', '.join(ROWS)}")
-    print(workers.machine(workers.pinned(asked.cores)))
-    print(workers.HEADER, flush=True)
-    for name in asked.rows or ROWS:
-        lines = measured(name, asked.cores, asked.peers.split(","), asked.rounds, asked.seconds)
-        print("\n".join(lines), flush=True)
+    asked = workers.asked(__doc__, [*ROWS], TORCH, 9, {"seconds": (1.5, "of each peer in each round")})
+    for name in asked.rows:
+        print("\n".join(measured(name, asked.cores, asked.peers, asked.rounds, asked.seconds)), flush=True)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ The levels of 4, 8, 16 and 32 pixels: 11.2, 13.9, 20.1 and 27.0 s, at a load of 
 PyTorch is an optional extra: pip install 'genjax-research[benchmarks]'.
 """
 
-import argparse
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -78,21 +77,13 @@ def levels(cores: int) -> list[str]:
 
 def main() -> None:
     """Measure the rows that are asked for and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}, levels; none: all")
-    parser.add_argument("--cores", type=int, default=1, help="how many, from the last on")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--scale", type=float, default=1.0, help="of the seconds of each peer in each round")
-    parser.add_argument("--peers", default=",".join(TORCH), help="PyTorch variants")
-    asked = parser.parse_args()
-    unknown = [name for name in asked.rows if name not in (*ROWS, "levels")]
-    if unknown:
-        parser.error(f"no row {unknown[0]!r}; there are {', '.join(ROWS)}, levels")
-    print(workers.machine(workers.pinned(asked.cores)))
-    print(workers.HEADER, flush=True)
-    for name in asked.rows or (*ROWS, "levels"):
-        measure = lambda name: measured(name, asked.cores, asked.peers.split(","), asked.rounds, asked.scale)
-        print("\n".join(levels(asked.cores) if name == "levels" else measure(name)), flush=True)
+    asked = workers.asked(
+        __doc__, [*ROWS, "levels"], TORCH, 9, {"scale": (1.0, "of the seconds of each peer in each round")}
+    )
+    for name in asked.rows:
+        whole = name != "levels"
+        lines = measured(name, asked.cores, asked.peers, asked.rounds, asked.scale) if whole else levels(asked.cores)
+        print("\n".join(lines), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ attention is its `scaled_dot_product_attention`.
 PyTorch is an optional extra: pip install 'genjax-research[benchmarks]'.
 """
 
-import argparse
 from collections import Counter
 from typing import NamedTuple
 
@@ -85,21 +84,10 @@ def depth(cores: int) -> list[str]:
 
 def main() -> None:
     """Measure the rows that are asked for and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}, depth; none: all")
-    parser.add_argument("--cores", type=int, default=1, help="how many, from the last on")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--peers", default=",".join(TORCH), help="PyTorch variants")
-    asked = parser.parse_args()
-    unknown = [name for name in asked.rows if name not in (*ROWS, "depth")]
-    if unknown:
-        parser.error(f"no row {unknown[0]!r}; there are {', '.join(ROWS)}, depth")
-    print(workers.machine(workers.pinned(asked.cores)))
-    print(workers.HEADER, flush=True)
-    for name in asked.rows or (*ROWS, "depth"):
-        lines = (
-            depth(asked.cores) if name == "depth" else measured(name, asked.cores, asked.peers.split(","), asked.rounds)
-        )
+    asked = workers.asked(__doc__, [*ROWS, "depth"], TORCH, 7)
+    for name in asked.rows:
+        whole = name != "depth"
+        lines = measured(name, asked.cores, asked.peers, asked.rounds) if whole else depth(asked.cores)
         print("\n".join(lines), flush=True)
 
 

@@ -23,7 +23,6 @@ them fastest in the same run: for CD-k and PCD-k 1 + k times v W, k times h W', 
 The peers are optional extras: pip install 'genjax-research[benchmarks]'.
 """
 
-import argparse
 import statistics
 from pathlib import Path
 from typing import NamedTuple
@@ -128,21 +127,9 @@ def floor(name: str, times: dict[str, list[workers.Times]]) -> list[str]:
 
 def main() -> None:
     """Measure the rows that are asked for and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; none: all")
-    parser.add_argument("--cores", type=int, default=1, help="how many, from the last on")
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--scale", type=float, default=1.0, help="of the seconds of each peer in each round")
-    parser.add_argument("--peers", default=",".join(PEERS), help=f"of {', '.join(PEERS)}")
-    asked = parser.parse_args()
-    unknown = [name for name in asked.rows if name not in ROWS]
-    if unknown:
-        parser.error(f"no row {unknown[0]!r}; there are {', '.join(ROWS)}")
-    print(workers.machine(workers.pinned(asked.cores)))
-    print(workers.HEADER, flush=True)
-    for name in asked.rows or ROWS:
-        lines = measured(name, asked.cores, asked.peers.split(","), asked.rounds, asked.scale)
-        print("\n".join(lines), flush=True)
+    asked = workers.asked(__doc__, [*ROWS], PEERS, 11, {"scale": (1.0, "of the seconds of each peer in each round")})
+    for name in asked.rows:
+        print("\n".join(measured(name, asked.cores, asked.peers, asked.rounds, asked.scale)), flush=True)
 
 
 if __name__ == "__main__":

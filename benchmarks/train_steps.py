@@ -11,7 +11,6 @@ sample of z, analytic KL.
 PyTorch is an optional extra: pip install 'genjax-research[benchmarks]'.
 """
 
-import argparse
 import itertools
 
 import numpy as np
@@ -56,20 +55,9 @@ def row(name: str, cores: int, variants: list[str], rounds: int, seconds: float)
 
 def main() -> None:
     """Measure the rows that are asked for and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; none: all")
-    parser.add_argument("--cores", type=int, default=1, help="how many, from the last on")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each peer in each round")
-    parser.add_argument("--peers", default=",".join(TORCH), help="PyTorch variants")
-    asked = parser.parse_args()
-    unknown = [name for name in asked.rows if name not in ROWS]
-    if unknown:
-        parser.error(f"no row {unknown[0]!r}; there are {', '.join(ROWS)}")
-    print(workers.machine(workers.pinned(asked.cores)))
-    print(workers.HEADER, flush=True)
-    for name in asked.rows or ROWS:
-        print("\n".join(row(name, asked.cores, asked.peers.split(","), asked.rounds, asked.seconds)), flush=True)
+    asked = workers.asked(__doc__, [*ROWS], TORCH, 15, {"seconds": (1.0, "of each peer in each round")})
+    for name in asked.rows:
+        print("\n".join(row(name, asked.cores, asked.peers, asked.rounds, asked.seconds)), flush=True)
 
 
 if __name__ == "__main__":

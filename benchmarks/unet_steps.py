@@ -17,7 +17,6 @@ first update, children included, with caches of compiled programs empty on both 
 PyTorch and diffusers are optional extras: pip install 'genjax-research[benchmarks]'.
 """
 
-import argparse
 import tempfile
 from typing import NamedTuple
 
@@ -94,19 +93,9 @@ def measured(row: str, cores: int, variants: list[str], rounds: int) -> list[str
 
 def main() -> None:
     """Measure the rows that are asked for and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; none: all")
-    parser.add_argument("--cores", type=int, default=1, help="how many, from the last on")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peers", default=",".join(TORCH), help="PyTorch variants")
-    asked = parser.parse_args()
-    unknown = [name for name in asked.rows if name not in ROWS]
-    if unknown:
-        parser.error(f"no row {unknown[0]!r}; there are {', '.join(ROWS)}")
-    print(workers.machine(workers.pinned(asked.cores)))
-    print(workers.HEADER, flush=True)
-    for name in asked.rows or ROWS:
-        print("\n".join(measured(name, asked.cores, asked.peers.split(","), asked.rounds)), flush=True)
+    asked = workers.asked(__doc__, [*ROWS], TORCH, 5)
+    for name in asked.rows:
+        print("\n".join(measured(name, asked.cores, asked.peers, asked.rounds)), flush=True)
 
 
 if __name__ == "__main__":

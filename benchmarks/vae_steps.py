@@ -16,7 +16,6 @@ The rows:
 PyTorch is an optional extra: pip install 'genjax-research[benchmarks]'.
 """
 
-import argparse
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -57,19 +56,9 @@ def measured(row: str, cores: int, variants: Sequence[str], rounds: int) -> list
 
 def main() -> None:
     """Measure the rows that are asked for and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; none: all")
-    parser.add_argument("--cores", type=int, default=1, help="how many, from the last on")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--peers", default=",".join(TORCH), help="PyTorch variants")
-    asked = parser.parse_args()
-    unknown = [name for name in asked.rows if name not in ROWS]
-    if unknown:
-        parser.error(f"no row {unknown[0]!r}; there are {', '.join(ROWS)}")
-    print(workers.machine(workers.pinned(asked.cores)))
-    print(workers.HEADER, flush=True)
-    for name in asked.rows or ROWS:
-        print("\n".join(measured(name, asked.cores, asked.peers.split(","), asked.rounds)), flush=True)
+    asked = workers.asked(__doc__, [*ROWS], TORCH, 9)
+    for name in asked.rows:
+        print("\n".join(measured(name, asked.cores, asked.peers, asked.rounds)), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ peer whose median is best.  The time is the processor's, which other programs on
 clock's; the clock's is shown too.  Ratios within 0.1 of 1 are ties.
 """
 
+import argparse
 import json
 import math
 import os
@@ -131,6 +132,39 @@ def compared(row: str, own: str, peers: Sequence[Peer], times: dict[str, list[Ti
     ratios = [[mine[i] / theirs[i] for mine, theirs in zip(times[own], times[best], strict=True)] for i in (0, 1)]
     middle = [f"{statistics.median(r):.2f} (rounds {min(r):.2f}-{max(r):.2f})" for r in ratios]
     return [*lines, f"{row:17} {own} / {best}: {middle[0]} of processor time, {middle[1]} of the clock's", ""]
+
+
+def asked(
+    about: str,
+    rows: Sequence[str],
+    peers: Sequence[str],
+    rounds: int,
+    options: Mapping[str, tuple[float, str]] | None = None,
+) -> argparse.Namespace:
+    """What a benchmark's command line asks for; the cores are bound, and the machine and the table's head are told.
+
+    Args:
+      about: the benchmark's docstring.
+      rows: that there are; all of them where none is asked for.
+      peers: that `own` can be compared with.
+      rounds: by default.
+      options: more options, {name: (default, help)}, all numbers.
+    """
+    parser = argparse.ArgumentParser(description=about.partition("\n")[0])
+    parser.add_argument("rows", nargs="*", help=f"of {', '.join(rows)}; none: all")
+    parser.add_argument("--cores", type=int, default=1, help="how many, from the last on")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    for name, (default, text) in (options or {}).items():
+        parser.add_argument(f"--{name}", type=float, default=default, help=text)
+    parser.add_argument("--peers", default=",".join(peers), help=f"of {', '.join(peers)}")
+    found = parser.parse_args()
+    unknown = [name for name in found.rows if name not in rows]
+    if unknown:
+        parser.error(f"no row {unknown[0]!r}; there are {', '.join(rows)}")
+    found.rows, found.peers = found.rows or list(rows), found.peers.split(",")
+    print(machine(pinned(found.cores)))
+    print(HEADER, flush=True)
+    return found
 
 
 def pinned(cores: int) -> list[int]:
