@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from genjax import data
-from genjax.compressed import Model, decode, encode, open_model
+from genjax.compress.command import Model, decode, encode, open_model
 
 SETS = {"digits": data.digits, "binarized_mnist": data.binarized_mnist, "tiny_shakespeare": data.tiny_shakespeare}
 GENERAL = {

@@ -141,7 +141,7 @@ def _edit(arguments: list[str]) -> int:
 
 def _compress(arguments: list[str]) -> int:
     from genjax.arguments import first_argument, parse
-    from genjax.compressed import CompressOptions, compress_files
+    from genjax.compress.command import CompressOptions, compress_files
 
     usage, about = "genjax compress FILE", "Codes files without loss, by the model of a run."
     first, rest = first_argument(arguments, usage, CompressOptions, "a file")
@@ -153,7 +153,7 @@ def _compress(arguments: list[str]) -> int:
 
 def _decompress(arguments: list[str]) -> int:
     from genjax.arguments import first_argument, parse
-    from genjax.compressed import DecompressOptions, decompress_file
+    from genjax.compress.command import DecompressOptions, decompress_file
 
     usage, about = "genjax decompress ARCHIVE", "Writes the files of an archive, by the model that compressed them."
     path, rest = first_argument(arguments, usage, DecompressOptions, "an archive")

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from genjax.archive import FRONT, MAGIC, VERSION, Head, Member, pack, unpack
+from genjax.compress.archive import FRONT, MAGIC, VERSION, Head, Member, pack, unpack
 from genjax.errors import BadInput
 
 HEAD = Head("0123abcd", 77, "jaxlib", (Member("a.npy", "npy", (2, 3), 5), Member("ü.txt", "text", (9,), 6)))

@@ -9,7 +9,7 @@ import pytest
 
 import genjax.data
 from genjax import parallel
-from genjax.compressed import Model, decode, encode
+from genjax.compress.command import Model, decode, encode
 from genjax.data import Split, make_dataset, scaled
 from genjax.data.texts import divide
 from genjax.evaluate import averaged_state, evaluator

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genjax import compressed
-from genjax.archive import pack, unpack
 from genjax.cli import main
+from genjax.compress import command as compressed
+from genjax.compress.archive import pack, unpack
 
 PICTURES = '''
 import jax.numpy as jnp

@@ -17,7 +17,7 @@ have another count), and one count that differs turns all that follows into nois
 the decoder cannot compute at once: both sides run `_walk`, the same compiled step on the same shapes, one position
 after the other, and differ only in where a symbol comes from.  That still asks for the same program: another version of
 jaxlib, kind of device or number of threads may sum in another order.  A stream therefore belongs into a container that
-knows a checksum of its content (`genjax.archive`), by which a wrong result is refused.
+knows a checksum of its content (`genjax.compress.archive`), by which a wrong result is refused.
 
 Sources: Martin, Range encoding: an algorithm for removing redundancy from a digitised message, 1979; Rissanen and
 Langdon, Arithmetic coding, 1979; the coder itself is Bamler's constriction (2022), https://arxiv.org/abs/2201.01741.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genjax.archive import Member, is_name
+from genjax.compress.archive import Member, is_name
 from genjax.data.files import read_utf8
 from genjax.data.images import read_image
 from genjax.errors import BadInput

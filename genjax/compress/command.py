@@ -18,7 +18,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from genjax.archive import MOST, Head, Member, pack, unpack
+from genjax.compress.archive import MOST, Head, Member, pack, unpack
+from genjax.compress.symbols import read_member, shape_fits, written
 from genjax.digest import digests
 from genjax.errors import BadInput
 from genjax.evaluate import averaged_state
@@ -27,7 +28,6 @@ from genjax.explaining import explained
 from genjax.likelihood import bits_back, coding
 from genjax.likelihood.coding import Autoregression, Coded, rows_at_once
 from genjax.likelihood.coding_models import in_rows, joined, streams
-from genjax.members import read_member, shape_fits, written
 from genjax.report import write_whole
 from genjax.saved import Opened, check_out, open_run
 from genjax.types import Params

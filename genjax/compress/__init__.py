@@ -1,0 +1,1 @@
+"""Files without loss by a run's model, and back: `genjax compress`, `genjax decompress`."""
