@@ -72,7 +72,8 @@ from genjax.data import commands
 commands.prepare("binarized_mnist", sys.argv[1], sys.argv[2], lambda line: None, t.known(t.bits(t.bits_files())))
 assert "tensorflow" not in sys.modules
 """
-    path = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    here = Path(__file__).parent  # and not sys.path, which holds the folders of experiments that other tests loaded
+    path = {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
     command = [sys.executable, "-W", "error", "-c", code, str(tmp_path / "from"), str(tmp_path / "sets")]
     done = subprocess.run(command, env={**os.environ, **path}, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
