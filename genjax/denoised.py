@@ -154,7 +154,7 @@ def edit_run(path: str, options: EditOptions) -> int:
         return told.decode(way(model, key))
 
     with explained("edit"):
-        drawn = np.asarray(jax.jit(edited)(averaged_state(run.state), jax.random.fold_in(run.keys.evaluate, 2**30)))
+        drawn = np.asarray(jax.jit(edited)(averaged_state(run.state), run.sampling))
     if not np.isfinite(drawn).all():
         raise Damaged("what was drawn is not finite", "", "less --guidance, or an earlier checkpoint with --step")
     save_png(out, draw(np.concatenate([shown, drawn])))

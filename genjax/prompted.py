@@ -47,7 +47,7 @@ def prompt_run(path: str, options: SampleOptions) -> int:
     prompt = _encoded(text, str(options.prompt))
     told = f"step {run.step:,}, {n} text{'s' * (n > 1)}, at most {options.tokens:,} tokens after {len(prompt):,}"
     print(told, file=sys.stderr)
-    key, prompts = jax.random.fold_in(run.keys.evaluate, 2**30), np.tile(prompt, (n, 1))
+    key, prompts = run.sampling, np.tile(prompt, (n, 1))
     params = averaged_state(run.state).params
     pieces = going_on(text, params, prompts, key, options.tokens, _choose(options))
     parts = written(text, prompt, (piece[0] for piece in pieces)) if n == 1 else _whole(text, prompt, pieces)

@@ -160,6 +160,19 @@ def finished(directory: Path, facts: Mapping[str, Any]) -> bool:
     return results.get("state") == "finished" and results.get("facts") == jsonable(facts)
 
 
+def holds(directory: Path, loaded: Loaded, values: Mapping[str, Any], seed: int, precision: str) -> bool:
+    """Whether a directory holds just this run, finished: its fields, seed, precision and the experiment's source."""
+    if read_results(directory).get("state") != "finished":
+        return False
+    wanted = configuration(loaded, values, {"seed": seed, "precision": precision})
+    try:
+        found = read_config(directory)
+    except (BadInput, Damaged):
+        return False
+    same = all(found.get(name) == wanted[name] for name in ("seed", "precision", "source"))
+    return same and found["experiment"]["fields"] == wanted["experiment"]["fields"]
+
+
 def write_results(directory: Path, leader: bool, values: Mapping[str, Any]) -> None:
     """`results.json`, by the first process only."""
     if leader:

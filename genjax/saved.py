@@ -86,6 +86,11 @@ class Opened(NamedTuple):
     mesh: Any
     keys: Keys
 
+    @property
+    def sampling(self) -> Key:
+        """The key of what is drawn; no evaluation has that number."""
+        return jax.random.fold_in(self.keys.evaluate, 2**30)
+
 
 def open_run(path: str, step: int | None, devices: int | None, seed: int | None) -> Opened:
     """Restore a checkpoint of a run's last stage, by the run's own copy of its experiment file.
@@ -176,11 +181,7 @@ def sample_run(path: str, options: SampleOptions, drawing: Callable[[Experiment]
     if out.suffix not in suffixes:
         told = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
         raise BadInput(f"--out {options.out}", f"allowed: a file ending in {told}", f"--out samples{suffixes[0]}")
-    sample = jax.jit(chosen, static_argnums=2)
-    with explained("sample"):
-        drawn = np.asarray(sample(averaged_state(run.state), jax.random.fold_in(run.keys.evaluate, 2**30), n))
-    if not np.isfinite(drawn).all():
-        raise Damaged("the samples are not finite", "", "sample an earlier checkpoint with --step")
+    drawn = samples_of(run, chosen, n)
     if out.suffix in experiment.formats:
         write_whole(out, encoded(out.name, experiment.formats[out.suffix], drawn))
     elif out.suffix == ".png":
@@ -189,6 +190,19 @@ def sample_run(path: str, options: SampleOptions, drawing: Callable[[Experiment]
         np.savez(out, samples=drawn)
     print(f"{n} samples of step {run.step:,} in {out}")
     return 0
+
+
+def samples_of(run: Opened, drawing: Draw, n: int) -> np.ndarray:
+    """What is drawn from a run's averaged parameters.
+
+    Raises:
+      Damaged: samples that are not finite.
+    """
+    with explained("sample"):
+        drawn = np.asarray(jax.jit(drawing, static_argnums=2)(averaged_state(run.state), run.sampling, n))
+    if not np.isfinite(drawn).all():
+        raise Damaged("the samples are not finite", "", "sample an earlier checkpoint with --step")
+    return drawn
 
 
 def _check_sampling(options: SampleOptions) -> int:

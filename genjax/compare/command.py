@@ -11,7 +11,7 @@ from genjax.arguments import parse
 from genjax.checkpoint import lock
 from genjax.checkpoint.seal import STAGE_NAME
 from genjax.compare.judging import ENOUGH, judge
-from genjax.compare.members import check_same_data, is_done, read_members
+from genjax.compare.members import check_same_data, read_members
 from genjax.compare.published import read_published
 from genjax.compare.table import conclusions, suggestion, table_text, write_table
 from genjax.errors import BadInput
@@ -69,7 +69,7 @@ def compare(words: Sequence[str], options: CompareOptions) -> int:
     published = read_published(options.published) if options.published else []
     directory = _directory(words, options)
     members = read_members(words, directory)
-    jobs = [member.job for member in members if member.job is not None and not is_done(member)]
+    jobs = [member.job for member in members if member.job is not None]
     if jobs:  # an accelerator is the children's; once all are finished, the same command draws its samples there
         jax.config.update("jax_platforms", "cpu")
     check_same_data(members)

@@ -9,12 +9,10 @@ import numpy as np
 
 from genjax.compare.evidence import Likelihood, likelihood_of
 from genjax.compare.members import Member, lines_of, tested_on
-from genjax.errors import BadInput
-from genjax.evaluate import averaged_state
-from genjax.explaining import explained
+from genjax.errors import BadInput, GenjaxError
 from genjax.listing import read_object
 from genjax.metrics.samples import neighbourhoods
-from genjax.saved import open_run
+from genjax.saved import Opened, open_run, samples_of
 
 ENOUGH = 12  # of each kind of image: the fifth neighbour of each needs at least so many
 
@@ -49,10 +47,7 @@ def judge(member: Member, count: int) -> Judged:
     run, lines = open_run(str(member.directory), None, None, None), lines_of(member)
     config, outcome = (read_object(member.directory / f"{name}.json") for name in ("config", "results"))
     real = _test_images(run.experiment, count)
-    with explained(f"samples of {member.name}"):
-        drawn = None if real is None or run.experiment.sample is None else _samples(run, len(real))
-    if drawn is not None and not np.isfinite(drawn).all():
-        raise BadInput(f"{member.name} draws samples that are not finite", "images in [0, 1]", "leave it out")
+    drawn = None if real is None else _samples(member.name, run, len(real))
     known = real is not None and drawn is not None and drawn.shape == real.shape and len(drawn) >= ENOUGH
     scores = neighbourhoods(_flat(real), _flat(drawn)) if known else {}
     title = str((config.get("experiment") or {}).get("title", ""))
@@ -74,9 +69,14 @@ def _test_images(experiment: Any, count: int) -> np.ndarray | None:
     return np.asarray(split.prepare(batch, jax.random.key(0))["image"])
 
 
-def _samples(run: Any, count: int) -> np.ndarray | None:
-    draw = jax.jit(run.experiment.sample, static_argnums=2)
-    drawn = np.asarray(draw(averaged_state(run.state), jax.random.fold_in(run.keys.evaluate, 2**30), count))
+def _samples(name: str, run: Opened, count: int) -> np.ndarray | None:
+    if run.experiment.sample is None:
+        return None
+    try:
+        drawn = samples_of(run, run.experiment.sample, count)
+    except GenjaxError as error:
+        what, allowed, _ = (*error.lines, "", "")[:3]
+        raise BadInput(f"samples of {name}: {what}", allowed, "leave it out") from error
     return drawn if drawn.ndim == 4 else None
 
 

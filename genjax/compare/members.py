@@ -16,7 +16,7 @@ from genjax.errors import BadInput
 from genjax.experiment import Experiment
 from genjax.fields import Loaded, build, load
 from genjax.listing import read_object
-from genjax.record import configuration, read_config
+from genjax.record import holds, read_config
 from genjax.run import TrainOptions, resume_arguments
 from genjax.sweep.processes import FORBIDDEN, Job
 
@@ -26,8 +26,7 @@ class Member(NamedTuple):
 
     name: str
     directory: Path  # of its run
-    job: Job | None  # how it is trained; None: a run that is there
-    wanted: Mapping[str, Any]  # of its configuration; empty for a run that is there
+    job: Job | None  # how it is trained; None: it is there, and finished
     loaded: Loaded
     values: Mapping[str, Any]  # of the experiment's fields
 
@@ -57,16 +56,6 @@ def read_members(words: Sequence[str], directory: Path) -> list[Member]:
         first = members[places.index(same.directory.resolve())].name
         raise BadInput(f"{first} and {same.name} are one run", "every run or experiment once")
     return members
-
-
-def is_done(member: Member) -> bool:
-    """Whether its run is finished, and is the one that is wanted."""
-    if read_object(member.directory / "results.json").get("state") != "finished":
-        return False
-    found = read_object(member.directory / "config.json")
-    same = all(found.get(name) == value for name, value in member.wanted.items() if name != "experiment")
-    fields = (member.wanted.get("experiment") or {}).get("fields")
-    return same and (fields is None or (found.get("experiment") or {}).get("fields") == fields)
 
 
 def lines_of(member: Member) -> list[Mapping[str, Any]]:
@@ -143,17 +132,16 @@ def _member(text: str, folder: Path, directory: Path) -> Member:
         if read_object(path / "results.json").get("state") != "finished":
             raise BadInput(f"{path} is not finished", "finished runs are compared", f"genjax resume {path}")
         own, _ = resume_arguments(path)
-        return Member(path.absolute().name, path, None, {}, own, {field.name: field.default for field in own.fields})
+        return Member(path.absolute().name, path, None, own, {field.name: field.default for field in own.fields})
     loaded = load(path)
     options, values = parse(f"genjax train {path}", loaded.about, TrainOptions, rest, loaded.fields)
     chosen = next((name for name in FORBIDDEN if getattr(options, name) != TrainOptions._field_defaults[name]), None)
     if chosen is not None:
         raise BadInput(f"--{chosen.replace('_', '-')} of {first}", "genjax compare chooses it", "leave it out")
     name = _name(loaded.name, rest)
-    kept = {"seed": options.seed, "precision": options.precision}
-    wanted = configuration(loaded, values, kept)
-    wanted = {key: wanted[key] for key in (*kept, "source", "experiment")}
-    return Member(name, directory / name, Job(name, text, (str(path), *rest)), wanted, loaded, values)
+    there = holds(directory / name, loaded, values, options.seed, options.precision)
+    job = None if there else Job(name, text, (str(path), *rest))
+    return Member(name, directory / name, job, loaded, values)
 
 
 def _name(name: str, options: Sequence[str]) -> str:

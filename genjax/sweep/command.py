@@ -12,8 +12,7 @@ from genjax.checkpoint import lock
 from genjax.checkpoint.seal import STAGE_NAME
 from genjax.errors import BadInput, Preempted
 from genjax.fields import Loaded
-from genjax.listing import read_object
-from genjax.record import configuration
+from genjax.record import holds
 from genjax.sweep.grid import Grid, Point
 from genjax.sweep.lane_runs import by_lanes
 from genjax.sweep.processes import CODES, by_processes
@@ -101,13 +100,7 @@ def sweep_directory(loaded: Loaded, grid: Grid) -> Path:
 
 def is_finished(directory: Path, loaded: Loaded, point: Point, options: SweepOptions) -> bool:
     """Whether a point's run directory holds just this run, finished."""
-    run = directory / point.name
-    if read_object(run / "results.json").get("state") != "finished":
-        return False
-    kept = {"seed": point.seed, "precision": options.precision}
-    wanted, found = configuration(loaded, point.values, kept), read_object(run / "config.json")
-    same = all(found.get(name) == wanted[name] for name in (*kept, "source"))
-    return same and (found.get("experiment") or {}).get("fields") == wanted["experiment"]["fields"]
+    return holds(directory / point.name, loaded, point.values, point.seed, options.precision)
 
 
 def _finish(directory: Path, loaded: Loaded, grid: Grid, ended: Mapping[str, Ended]) -> None:
