@@ -131,8 +131,11 @@ def compile_stage(stage: Stage, keys: Keys, seed: int, mesh: Any, precision: str
 
 
 def _once(mesh: Any) -> dict[str, str | bool]:
-    """Options for a program that runs once: on CPU a U-Net's initial values cost more to optimise than to compute."""
-    return {"xla_backend_optimization_level": "0"} if mesh.devices.flat[0].platform == "cpu" else {}
+    """Options for a program that runs once: on CPU a U-Net's initial values cost more to optimise than to compute.
+
+    At level 1 compiling takes half the time and gives the same bits; at level 0 a third, and the last bits differ.
+    """
+    return {"xla_backend_optimization_level": "1"} if mesh.devices.flat[0].platform == "cpu" else {}
 
 
 def fused_update(stage: Stage, draw: Callable[..., Batch], mesh: Any, how: str) -> Callable[..., Any]:
