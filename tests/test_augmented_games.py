@@ -9,13 +9,13 @@ import numpy as np
 import optax
 import pytest
 from planted import rejects
-from test_train import digests, go
+from resumed import stopped_and_whole
 
 import genjax.data
 from genjax import Player, alternate
 from genjax.checkpoint import seals
 from genjax.data import Split, make_dataset, scaled
-from genjax.errors import BadInput, Preempted
+from genjax.errors import BadInput
 from genjax.fields import load
 from genjax.losses.augmentation import adapted
 from genjax.losses.augmented_games import adaptive_game, changed_game, unchanged_at_first
@@ -201,16 +201,8 @@ def test_few_images_resume_exactly(few, monkeypatch, tmp_path):
     monkeypatch.setattr(file, "distances", lambda x, y: {})
     monkeypatch.setattr(file, "unchanged_at_first", lambda key, params, batch: jnp.float32(0.5))  # free to go both ways
     make = lambda: few(examples=24, horizon=400.0, latents=3, width=2, steps=8, batch_size=8)
-    every, stops = Options(checkpoint_every=3, log_every=4, evaluate_every=8), 0
-    for _ in range(12):
-        try:
-            go(make(), tmp_path / "parts", every, 5)
-            break
-        except Preempted:
-            stops += 1
-    go(make(), tmp_path / "whole", every)
-    whole, parts = digests(tmp_path / "whole"), digests(tmp_path / "parts")
-    assert stops >= 1 and {place: parts[place] for place in whole} == whole
+    every = Options(checkpoint_every=3, log_every=4, evaluate_every=8)
+    assert stopped_and_whole(make, tmp_path, every, 5) >= 1
     carried = [leaf["digest"] for seal in seals(tmp_path / "whole") for n, leaf in seal.leaves.items() if "carry" in n]
     assert len(set(carried)) == len(carried) >= 2  # p moved, and stands in the checkpoints
 

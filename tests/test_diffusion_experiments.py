@@ -7,14 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from planted import rejects
+from resumed import stopped_and_whole
 from test_gan_experiments import EXPERIMENTS, function, trained
-from test_train import digests, go
 
 import genjax.data
 from genjax import parallel
 from genjax.checkpoint import seals
 from genjax.data import Split, make_dataset, scaled
-from genjax.errors import Preempted
 from genjax.evaluate import averaged_state, evaluator
 from genjax.fields import load
 from genjax.train import Options
@@ -79,16 +78,8 @@ def test_consistency_points_learns_in_a_second_stage():
 @pytest.mark.slow
 def test_a_distillation_goes_on_where_it_was_stopped(tmp_path):
     make = lambda: function("consistency_points")(width=8, blocks=1, levels=4, steps=100, distillation_steps=200)
-    every, stops = Options(checkpoint_every=50, log_every=50, evaluate_every=200), 0
-    for _ in range(12):
-        try:
-            go(make(), tmp_path / "parts", every, 2)
-        except Preempted:
-            stops += 1
-    assert stops >= 2
-    go(make(), tmp_path / "whole", every)
-    whole, parts = digests(tmp_path / "whole"), digests(tmp_path / "parts")
-    assert {place: parts[place] for place in whole} == whole
+    every = Options(checkpoint_every=50, log_every=50, evaluate_every=200)
+    assert stopped_and_whole(make, tmp_path, every, 2) >= 2
     assert {seal.stage for seal in seals(tmp_path / "parts")} >= {"student"}
 
 

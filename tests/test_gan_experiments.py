@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import toys
 from PIL import ImageSequence
-from test_train import EVERY, Recorder, digests, go
+from resumed import stopped_and_whole
+from test_train import EVERY, Recorder
 
 import genjax.data
 from genjax import Picture, parallel
 from genjax.checkpoint import seals
 from genjax.data import Split, make_dataset, scaled
 from genjax.data.images import read_images
-from genjax.errors import BadInput, Preempted
+from genjax.errors import BadInput
 from genjax.evaluate import evaluator
 from genjax.experiment import check_experiment
 from genjax.fields import load
@@ -105,16 +106,8 @@ def squares(monkeypatch):
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_growing_run_goes_on_in_the_middle_of_a_fade(squares, tmp_path, keep):
     make = lambda: function("progressive_fashion")(levels=2, latents=4, steps=8, batch_size=8, keep_moments=keep)
-    every, stops = Options(checkpoint_every=3, log_every=4, evaluate_every=8), 0
-    for _ in range(12):
-        try:
-            go(make(), tmp_path / "parts", every, 5)
-        except Preempted:
-            stops += 1
-    assert stops >= 2
-    go(make(), tmp_path / "whole", every)
-    whole, parts = digests(tmp_path / "whole"), digests(tmp_path / "parts")
-    assert {place: parts[place] for place in whole} == whole
+    every = Options(checkpoint_every=3, log_every=4, evaluate_every=8)
+    assert stopped_and_whole(make, tmp_path, every, 5) >= 2
     inside = {seal.step for seal in seals(tmp_path / "parts") if seal.stage == "pixels_8"}
     assert inside & {1, 2, 3}  # of a fade of 4 updates
 

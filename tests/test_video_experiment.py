@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from planted import rejects
-from test_train import digests, go
+from resumed import stopped_and_whole
 
 import genjax.data.moving as moving
 from genjax import Out
 from genjax.data import Split, make_dataset, scaled
-from genjax.errors import Preempted
 from genjax.fields import load
 from genjax.metrics.features import pixels
 from genjax.train import Options
@@ -94,16 +93,8 @@ def test_exact_resume_and_results(function, file, monkeypatch, tmp_path):
     """A run that is stopped twice is the whole one, bit for bit, with two critics, an average and moving data."""
     monkeypatch.setattr(file, "JUDGED", 48)
     make = lambda: function(content=3, motion_units=4, width=4, steps=6, batch_size=4)
-    every, stops = Options(checkpoint_every=3, log_every=6, evaluate_every=6), 0
-    for _ in range(12):
-        try:
-            go(make(), tmp_path / "parts", every, 5)
-            break
-        except Preempted:
-            stops += 1
-    go(make(), tmp_path / "whole", every)
-    whole, parts = digests(tmp_path / "whole"), digests(tmp_path / "parts")
-    assert stops >= 1 and whole and {place: parts[place] for place in whole} == whole
+    every = Options(checkpoint_every=3, log_every=6, evaluate_every=6)
+    assert stopped_and_whole(make, tmp_path, every, 5) >= 1
     experiment = make()
     [stage] = experiment.stages
     state = stage.learner.init(KEY, stage.data.batch(stage.data.resident, KEY, 0))
