@@ -5,8 +5,12 @@ Paper:    Nalisnick et al., Do Deep Generative Models Know What They Don't Know?
           and Amit, Likelihood Regret, 2020, arXiv:2003.02977; Serra et al., 2020, arXiv:1909.11480 (complexity)
 Command:  genjax data prepare mnist; genjax data prepare fashion_mnist
           genjax train experiments/anomaly_mnist.py;  and with --normal mnist
-Cost:     not yet
-Measured: not yet
+Cost:     1 min of training, 40 s of measuring, on one core of an AMD EPYC
+Measured: AUROC, 1,000 of each kind (ema, step 5,000), commit 6e4b36a, 2026-11-28; standard errors at most 0.012
+
+    normal     neg_iwae   typicality   regret   complexity   reconstruction   rate    size
+    fashion    0.143      0.728        0.950    0.980        0.151            0.425   0.991
+    mnist      0.999      0.998        1.000    0.993        0.999            0.262   0.009
 
 Normal are the test images of the set that is trained on, anomalies those of the other; every score is larger for what
 is less normal, and is judged by the area under the ROC curve:

@@ -3,8 +3,9 @@
 Paper:    Salimans et al., Improved Techniques for Training GANs, 2016, arXiv:1606.03498, section 5: 0.93 % errors of
           MNIST with 100 labels, 300 epochs
 Command:  genjax sweep experiments/feature_matching_gan.py choice=1:6;  and with --images mnist --steps 20000
-Cost:     not yet
-Measured: not yet
+Cost:     85 s a run on one core of an AMD EPYC
+Measured: digits, 100 labels, test (N=250, ema), mean ± deviation over choices 1 to 5, commit 6e4b36a, 2026-11-28:
+          errors 6.64 ± 2.18 %, -log P(label) 0.31 ± 0.10 nats, calibration error 4.45 ± 1.67 %
 
 Networks as published, but for weight normalisation: dense layers of 500 units in the generator, normalised by batch,
 and of 1000, 500, 250, 250, 250 in the critic, with noise added to the input of each.  Nothing is selected by labels

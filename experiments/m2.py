@@ -3,8 +3,10 @@
 Paper:    Kingma, Rezende, Mohamed and Welling, Semi-supervised Learning with Deep Generative Models, 2014,
           arXiv:1406.5298: 11.97 % errors of MNIST with 100 labels (from memory); Pyro's tutorial: 6.81 %
 Command:  genjax sweep experiments/m2.py choice=1:6;  and with --images mnist --steps 10000
-Cost:     not yet
-Measured: not yet
+Cost:     60 s a run on one core of an AMD EPYC
+Measured: digits, 100 labels, test (N=250, ema, step 3,000), mean ± deviation over choices 1 to 5, commit 6e4b36a,
+          2026-11-28: errors 7.28 ± 2.47 %, by Bayes' rule 19.28 ± 2.90 %; -log P(label) 0.38 ± 0.08 nats, calibration
+          error 5.44 ± 1.79 %; -log p(x) <= 104.3 ± 3.4 nats
 
     log p(x, y) >= L(x, y) = log P(y) + E_q(z | x, y)[log p(x | z, y)] - KL(q(z | x, y) || p(z))
     loss = -L(x, y) of labelled, -sum_y q(y | x) [L(x, y) - log q(y | x)] of unlabelled images, - a log q(y | x)

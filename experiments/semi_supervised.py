@@ -4,8 +4,18 @@ Paper:    Lee, Pseudo-Label, 2013; Tarvainen and Valpola, Mean Teachers, 2017, a
           2020, arXiv:2001.07685; no published number on these networks
 Command:  genjax sweep experiments/semi_supervised.py method=supervised,pseudo_label,mean_teacher,fixmatch choice=1:6
           and with --images mnist --steps 3000
-Cost:     not yet
-Measured: not yet
+Cost:     12 s a run with the labels alone, 50 to 85 s with the others, on one core of an AMD EPYC
+Measured: digits, 100 labels, test (N=250, ema, step 1,500), mean ± deviation over choices 1 to 5, commit 6e4b36a,
+          2026-11-28
+
+    method           error, %       -log P(label), nats   calibration error, %
+    fixmatch         2.56 ± 0.83    0.18 ± 0.11           2.38 ± 0.70
+    pseudo_label     2.88 ± 0.66    0.18 ± 0.10           2.49 ± 0.66
+    mean_teacher     3.60 ± 1.10    0.19 ± 0.12           2.79 ± 1.20
+    supervised       4.00 ± 0.75    0.18 ± 0.10           2.65 ± 0.78
+
+FixMatch and pseudo-labels are better than the labels alone in each of the five choices; a mean teacher's 0.4 % is no
+evidence.
 
 All methods see the same labelled images (`choice`), the same network and the same number of updates.  Weakly changed
 images are shifted; strongly changed ones, and all labelled ones, are turned, scaled and shifted, and a square is cut

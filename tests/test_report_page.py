@@ -352,11 +352,11 @@ def test_runs_are_ranked_within_their_kind(tmp_path):
     assert "Without a value" in words(text) and "width" not in words(text)
 
 
-def test_settings_are_ranked_by_their_mean_over_seeds(tmp_path):
+def test_settings_are_ranked_by_their_mean(tmp_path):
     rows = [sweep_row(value, rate=rate, seed=seed) for rate, seed, value in ((1, 0, 4.0), (1, 1, 2.0), (2, 0, 5.0))]
     settings = [
-        {"fields": {"rate": 2}, "result": result(value=5.0), "deviation": None, "seeds": 1},
-        {"fields": {"rate": 1}, "result": result(value=3.0), "deviation": 1.41, "seeds": 2},
+        {"fields": {"rate": 2}, "result": result(value=5.0), "deviation": None, "repeats": 1},
+        {"fields": {"rate": 1}, "result": result(value=3.0), "deviation": 1.41, "repeats": 2},
     ]
     text = write_comparison(rows, tmp_path / "sweep.html", "vae", settings).read_text()
     assert complaints(text) == []

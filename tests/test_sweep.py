@@ -18,7 +18,7 @@ from genjax.errors import BadInput, Preempted
 from genjax.sweep import processes, sweep
 from genjax.sweep.grid import described
 from genjax.sweep.processes import by_processes, last_error
-from genjax.sweep.ranking import over_seeds, point_row, ranking_text
+from genjax.sweep.ranking import over_draws, point_row, ranking_text
 
 
 @pytest.fixture
@@ -108,17 +108,26 @@ def row(value, kind="exact", better="lower", error=0.5, **fields):
     }
 
 
-def test_settings_are_ranked_by_their_mean_over_seeds():
+def test_settings_are_ranked_by_their_mean():
     values = {(4, 0): 3.0, (4, 1): 5.0, (8, 0): 1.0, (8, 1): 2.0, (8, 2): 6.0}
     rows = [row(value, width=width, seed=seed) for (width, seed), value in values.items()]
-    means = {r["fields"]["width"]: (r["result"]["value"], r["deviation"], r["seeds"]) for r in over_seeds(rows)}
+    means = {r["fields"]["width"]: (r["result"]["value"], r["deviation"], r["repeats"]) for r in over_draws(rows)}
     assert means == {4: (4.0, pytest.approx(2**0.5), 2), 8: (3.0, pytest.approx(7**0.5), 3)}
     assert ranking_text(rows).splitlines() == [
-        "test/nll in nats (exact; lower is better; ± standard deviation over seeds)",
-        "   width  value      seeds",
+        "test/nll in nats (exact; lower is better; ± standard deviation over runs)",
+        "   width  value      runs",
         "1  8      3.0 ± 2.6  3",
         "2  4      4.0 ± 1.4  2",
     ]
+
+
+def test_draws_of_labels_are_repetitions_and_words_are_not():
+    rows = [row(value, choice=i, method=m) for (m, i), value in {("a", 1): 1.0, ("a", 2): 3.0, ("b", 1): 4.0}.items()]
+    assert [(r["fields"], r["result"]["value"], r["repeats"]) for r in over_draws(rows)] == [
+        ({"method": "a"}, 2.0, 2),
+        ({"method": "b"}, 4.0, 1),
+    ]
+    assert len(over_draws([row(1.0, choice="left"), row(2.0, choice="right")])) == 2
 
 
 def test_higher_is_better_where_the_quantity_says_so():
@@ -212,7 +221,7 @@ def test_points_run_some_at_a_time_and_one_that_fails_stops_nothing(cloud, stub,
     assert said["points"][2]["message"] == "the loss is not finite\nat step 3\nlower the rate"
     assert said["points"][3]["message"] == "exit -9"
     assert [point["result"] and point["result"]["value"] for point in said["points"]] == [10.0, 9.0, None, None, 6.0]
-    assert (said["ranking"][0]["value"], said["ranking"][0]["seeds"]) == (pytest.approx(25 / 3), 3)
+    assert (said["ranking"][0]["value"], said["ranking"][0]["repeats"]) == (pytest.approx(25 / 3), 3)
     assert at_once(tmp_path / "all") == jobs
     assert Path("all/seed_0.log").read_text() == "done ['-P', '-m', 'genjax', 'train', 'cloud.py']\n"
     told = capsys.readouterr().out

@@ -22,8 +22,9 @@ def write_comparison(rows: Rows, path: str | Path, title: str, settings: Rows = 
         "result": a line of results.json, or None while there is none}.  Only fields that differ are shown.
       path: the page.
       title: such as the experiment's name.
-      settings: where seeds are swept, one a setting, {"fields": without the seed, "result": as above with the mean
-        over the seeds, "deviation": their standard deviation or None, "seeds": how many}; they are ranked first.
+      settings: where runs differ in random numbers alone, one a setting, {"fields": without what draws them, "result":
+        as above with the mean over the runs, "deviation": their standard deviation or None, "repeats": how many};
+        they are ranked first.
 
     Returns:
       The path.
@@ -77,20 +78,20 @@ def _kind(key: tuple[str, str], rows: Rows, settings: Rows, fields: Sequence[str
         name.replace("/", " "),
         element("p", about, class_="quiet lead"),
         element("div", *charts, class_="charts") if charts else None,
-        _means(settings, [field for field in fields if field != "seed"]),
+        _means(settings),
         _ranking(rows, fields),
         element("p", warning, class_="quiet"),
         class_="comparison",
     )
 
 
-def _means(rows: Rows, fields: Sequence[str]) -> Html | None:
-    lines = []
+def _means(rows: Rows) -> Html | None:
+    lines, fields = [], swept(rows)
     for rank, row in enumerate(rows, 1):
         text = measured(row["result"]["value"], row.get("deviation"))
         value = element("strong", text) if rank == 1 else text
-        lines.append([str(rank), value, *_settings(row, fields), str(row.get("seeds", ""))])
-    head = ["", "mean ± deviation over seeds", *fields, "seeds"]
+        lines.append([str(rank), value, *_settings(row, fields), str(row.get("repeats", ""))])
+    head = ["", "mean ± deviation", *fields, "runs"]
     right = [0, 1, 2 + len(fields), *(2 + i for i, field in enumerate(fields) if _numeric(rows, field))]
     return join(element("h3", "Settings"), table(head, lines, right), element("h3", "Runs")) if lines else None
 

@@ -1,8 +1,9 @@
 """What a sweep ends with: its points in order of one measure, as a table on the terminal, `sweep.json` and a page.
 
 Points are ranked by the measure that the experiment selects by, on validation data, so that the test set chooses
-nothing.  Where the seed is swept, a setting is ranked by the mean over its seeds, whose standard deviation tells how
-far two runs of one setting differ; a single run has the standard error over its examples instead.
+nothing.  Where the seed is swept, or `choice`, by which an experiment draws which examples have labels, a setting is
+ranked by the mean over its runs, whose standard deviation tells how far two of them differ; a single run has the
+standard error over its examples instead.
 """
 
 import json
@@ -20,6 +21,7 @@ from genjax.report.comparison import ranked
 from genjax.report.layout import measured
 from genjax.sweep.grid import Grid, Point, described
 
+REPEATED = ("seed", "choice")  # whole numbers that draw: settings that differ in these alone are one
 Row = Mapping[str, Any]  # run, fields, state, exit_code, message, seconds, result: as write_comparison takes them
 
 
@@ -54,33 +56,32 @@ def run_row(run: Path, fields: Mapping[str, Any], ended: Ended | None = None) ->
     }  # fmt: skip
 
 
-def over_seeds(rows: Sequence[Row]) -> list[Row]:
-    """One row a setting: the mean over its seeds and their standard deviation (n - 1); those without a value fall out.
+def over_draws(rows: Sequence[Row]) -> list[Row]:
+    """One row a setting: the mean over its runs and their standard deviation (n - 1); those without a value fall out.
 
     >>> lines = [{"name": "test/nll", "kind": "exact", "value": value, "standard_error": 0.5} for value in (1.0, 3.0)]
     >>> rows = [{"run": "", "fields": {"width": 4, "seed": i}, "result": line} for i, line in enumerate(lines)]
-    >>> [(row["fields"], row["result"]["value"], round(row["deviation"], 4), row["seeds"]) for row in over_seeds(rows)]
-    [({'width': 4}, 2.0, 1.4142, 2)]
+    >>> [(row["fields"], row["result"]["value"], round(row["deviation"], 4)) for row in over_draws(rows)]
+    [({'width': 4}, 2.0, 1.4142)]
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row["result"] is not None and math.isfinite(row["result"]["value"]):
-            setting = [(name, value) for name, value in row["fields"].items() if name != "seed"]
             line = row["result"]
-            groups.setdefault(repr((setting, line.get("name"), line.get("kind"))), []).append(row)
+            groups.setdefault(repr((_setting(row), line.get("name"), line.get("kind"))), []).append(row)
     return [_mean(group) for group in groups.values()]
 
 
 def ranking_text(rows: Sequence[Row]) -> str:
     """The table for the terminal: a ranking for each measure and kind of bound, best first, then what has no value."""
-    parts = [_table(name, kind, found) for (name, kind), found in ranked(over_seeds(rows)).items()]
+    parts = [_table(name, kind, found) for (name, kind), found in ranked(over_draws(rows)).items()]
     failed = [f"  {described(row['fields'])}: {_why(row)}" for row in rows if row["result"] is None]
     return "\n".join([*parts, *(["without a value", *failed] if failed else [])])
 
 
 def best_run(rows: Sequence[Row]) -> str | None:
     """The directory of the best run of the best setting; None where there is no value."""
-    settings = next(iter(ranked(over_seeds(rows)).values()), None)
+    settings = next(iter(ranked(over_draws(rows)).values()), None)
     if not settings:
         return None
     own = [row for row in rows if row["run"] in settings[0]["runs"]]
@@ -94,30 +95,33 @@ def write_sweep(directory: Path, loaded: Loaded, grid: Grid, rows: Sequence[Row]
         "fixed": list(grid.fixed), "points": list(rows), "ranking": _ranking(rows),
     }  # fmt: skip
     write_whole(directory / "sweep.json", json.dumps(told, indent=1))
-    return write_comparison(rows, directory / "sweep.html", f"{loaded.name}: {', '.join(grid.swept)}")
+    return write_comparison(rows, directory / "sweep.html", f"{loaded.name}: {', '.join(grid.swept)}", over_draws(rows))
 
 
 def _why(row: Row) -> str:
     return ": ".join([row["state"], *row["message"].splitlines()[:1]])
 
 
+def _setting(row: Row) -> dict[str, Any]:
+    return {k: value for k, value in row["fields"].items() if k not in REPEATED or not isinstance(value, int)}
+
+
 def _mean(group: Sequence[Row]) -> Row:
     values = np.array([row["result"]["value"] for row in group], np.float64)
-    fields = {name: value for name, value in group[0]["fields"].items() if name != "seed"}
     deviation = float(values.std(ddof=1)) if len(values) > 1 else None
     return {
-        "fields": fields, "result": {**group[0]["result"], "value": float(values.mean())}, "deviation": deviation,
-        "seeds": len(group), "runs": [row["run"] for row in group],
+        "fields": _setting(group[0]), "result": {**group[0]["result"], "value": float(values.mean())},
+        "deviation": deviation, "repeats": len(group), "runs": [row["run"] for row in group],
     }  # fmt: skip
 
 
 def _ranking(rows: Sequence[Row]) -> list[Row]:
-    kinds = ranked(over_seeds(rows))
+    kinds = ranked(over_draws(rows))
     return [
         {
             "name": name, "kind": kind, "rank": rank, "fields": row["fields"], "value": row["result"]["value"],
-            "deviation": row["deviation"], "seeds": row["seeds"], "runs": row["runs"],
-            "standard_error": row["result"].get("standard_error") if row["seeds"] == 1 else None,
+            "deviation": row["deviation"], "repeats": row["repeats"], "runs": row["runs"],
+            "standard_error": row["result"].get("standard_error") if row["repeats"] == 1 else None,
         }
         for (name, kind), found in kinds.items()
         for rank, row in enumerate(found, 1)
@@ -125,16 +129,16 @@ def _ranking(rows: Sequence[Row]) -> list[Row]:
 
 
 def _table(name: str, kind: str, rows: Sequence[Row]) -> str:
-    line, several = rows[0]["result"], any(row["seeds"] > 1 for row in rows)
-    spread = "standard deviation over seeds" if several else "standard error over the examples"
+    line, several = rows[0]["result"], any(row["repeats"] > 1 for row in rows)
+    spread = "standard deviation over runs" if several else "standard error over the examples"
     unit = f" in {line['unit']}" if line.get("unit") else ""
     about = f"{name}{unit} ({kind}; {line.get('better', 'lower') or 'neither way'} is better; ± {spread})"
     names = list(rows[0]["fields"])
-    cells = [["", *names, "value", *(["seeds"] if several else [])]]
+    cells = [["", *names, "value", *(["runs"] if several else [])]]
     for rank, row in enumerate(rows, 1):
         values = [described({name: row["fields"].get(name)}).partition("=")[2] for name in names]
-        seeds = [str(row["seeds"])] if several else []
-        cells.append([str(rank), *values, _value(row, several), *seeds])
+        runs = [str(row["repeats"])] if several else []
+        cells.append([str(rank), *values, _value(row, several), *runs])
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     return "\n".join([about, *("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)])
 
