@@ -5,8 +5,12 @@ Paper:    Ho, Jain and Abbeel, DDPM, 2020, arXiv:2006.11239; Karras et al., EDM,
 Command:  genjax data prepare fashion_mnist; genjax train experiments/diffusion_fashion.py
           and with --recipe edm; --recipe flow; --images mnist
           distances in the features of a classifier: --features RUN, a run of classifier_mnist.py on the same images
-Cost:     not yet measured; the default is meant for a GPU, --width 32 --steps 2000 for a CPU
-Measured: not yet
+Cost:     the default is meant for a GPU; --width 32 --steps 1000 --batch-size 32 --evaluate-every 1000: 12 min of
+          training, 12 of measuring, on one core of an AMD EPYC, shared
+Measured: with those and --features RUN, --recipe edm, commit ee633df, 2026-11-28: test -log p(x) <= 2,237 ± 11 nats,
+          4.117 ± 0.020 bits/dim (continuous bound, 8 times an image, N=2,000, ema, step 1,000); 2,500 samples of 20
+          Heun steps, w = 1: Frechet distance 58.0, precision 0.562, recall 0.517 in the features of classifier_mnist.py
+          (--images fashion, 8.6 % errors); the other recipes and the default: not run
 
     recipe   process          predicts   weight          times          sampler
     ddpm     linear           noise      SNR             uniform        ancestral steps, as many as --sampling-steps
