@@ -185,6 +185,13 @@ def test_a_missing_line_in_the_tree_is_found():
         tree_of(page.replace("    a.py  x\n", "    a.py  x\n    a.py  y\n"))
 
 
+def test_pictures_stand_beside_the_commands_that_made_them():
+    rows = re.findall(r"^\| !\[[^\]]+\]\((docs/pictures/\w+\.png)\) \| `(genjax [^`]+)`", README, re.M)
+    assert rows and sorted(path for path, _ in rows) == sorted(p for p in tracked() if p.startswith("docs/pictures/"))
+    files = [re.findall(r"experiments/\w+\.\w+", command) for _, command in rows]
+    assert all(found and (ROOT / found[0]).is_file() for found in files)
+
+
 @pytest.mark.parametrize(
     "page", ["README.md", "docs/architecture.md", *(f"notebooks/{path.name}" for path in NOTEBOOKS)]
 )
