@@ -46,7 +46,7 @@ class Evaluation(NamedTuple):
     split: Any  # arrays and prepare: genjax.data.Split
     batch_size: int
     quantities: Mapping[str, Quantity]
-    final: bool = False  # only when the run ends: for measures that cost minutes
+    final: bool = False  # only when the run ends: for measures of the last stage that cost minutes
     stage: str | None = None  # the stage whose state it measures; None: the last
     of_all: OfAll | None = None  # then `measure` returns arrays [B, ...], and this the quantities of all of them
 

@@ -218,12 +218,18 @@ def _check_evaluation(name: str, evaluation: Any, stages: Sequence[str]) -> None
             "{measure: Quantity(kind, unit, better)}",
         ),
         (f"stage = {evaluation.stage!r}", evaluation.stage in (None, *stages), f"None, {', '.join(stages)}"),
+        (
+            f"final = {evaluation.final!r}, stage = {evaluation.stage!r}",
+            not evaluation.final or evaluation.stage in (None, stages[-1]),
+            f"final of the last stage alone, {stages[-1]}: the others are measured while they train",
+        ),
     )
     check_rows(evaluation.split.arrays, where)
 
 
 def _check_select(experiment: Experiment) -> None:
-    during = {n: e.quantities for n, e in experiment.evaluations.items() if not e.final}
+    mine = evaluations_of(experiment, len(experiment.stages) - 1)  # the last stage's checkpoints are chosen among
+    during = {n: e.quantities for n, e in mine.items() if not e.final}
     known = [f"{n}/{q}" for n, quantities in during.items() for q, quantity in quantities.items() if quantity.better]
     if experiment.select not in known:
         raise BadInput(f"select = {experiment.select!r}", f"measured during training: {', '.join(known) or 'nothing'}")

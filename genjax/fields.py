@@ -20,6 +20,7 @@ from genjax.errors import BadInput, GenjaxError
 from genjax.kinds import TYPES, check_kind
 
 ENTRY = "experiment"
+FOLDERS: list[str] = []  # of the experiments that this process has loaded, the last one first
 
 
 class Limits(NamedTuple):
@@ -184,8 +185,7 @@ def _imported(path: Path, folder: Path) -> Any:
     if spec is None or spec.loader is None:
         raise BadInput(f"{path} cannot be imported", "an experiment is one Python file")
     module = importlib.util.module_from_spec(spec)
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))  # a larger variation is another file that imports `experiment` from this one
+    _look_in(folder)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
@@ -204,6 +204,20 @@ def _imported(path: Path, folder: Path) -> Any:
             "run again with --debug for the whole traceback",
         ) from error
     return module
+
+
+def _look_in(folder: Path) -> None:
+    """Lets a file import those beside it: a larger variation is another file that imports `experiment` from this one.
+
+    Last of all places, for the libraries' sake: a numbers.py beside an experiment must not hide the standard one.
+    """
+    own = str(folder)
+    beside = [(name, str(Path(getattr(module, "__file__", None) or "").parent)) for name, module in sys.modules.items()]
+    for name, place in beside:  # of two folders' files of one name each experiment gets its own
+        if place in FOLDERS and place != own and (folder / f"{name}.py").exists():
+            del sys.modules[name]
+    FOLDERS[:] = [own, *(place for place in FOLDERS if place != own)]
+    sys.path[:] = [*(place for place in sys.path if place not in FOLDERS), *FOLDERS]
 
 
 def _fields(path: Path, function: Callable[..., Any]) -> tuple[Field, ...]:

@@ -1,5 +1,7 @@
 """What may be wrong inside an experiment file, told in three lines: the function, the line, the contract."""
 
+import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ from refusals import EXPERIMENT, Case, case, run_case
 
 from genjax.checkpoint import seals
 from genjax.cli import main
+from genjax.fields import load
 from genjax.report import read_log
 
 TRAIN = "train {file} --workdir new"
@@ -27,6 +30,12 @@ def whole(text: str, *said: str, code: int = 2) -> Case:
 
 def instead(old: str, new: str, *said: str, code: int = 2) -> Case:
     return case(TRAIN, *said, code=code, edits=(old, new))
+
+
+def early(final: bool) -> str:
+    """The file with a second stage, and the first one measured."""
+    measured = f'{EVALUATION[:-1]}, {final}, stage="mean")'
+    return EXPERIMENT.replace(STAGE, f"{STAGE}, {STAGE.replace('mean', 'next')}").replace(EVALUATION, measured)
 
 
 def loss(body: str, *said: str, code: int = 2) -> Case:
@@ -131,6 +140,8 @@ PARTS = {
     "a name with a slash": instead('{"validation":', '{"a/b":', "evaluation 'a/b'", "without '/'"),
     "select of nothing": instead('select="validation/distance"', 'select="test/x"', "test/x", "validation/distance"),
     "select of what has no better": instead('"exact", "squares"', '"exact", "squares", ""', "during training: nothing"),
+    "a last measure of a stage before": whole(early(final=True), "final = True, stage = 'mean'", "alone, next"),
+    "select of a stage before": whole(early(final=False), "select = 'validation/distance'", "training: nothing"),
     "sample is no function": instead(f"sample=lambda state, key, n: {SAMPLE}", "sample=3", "sample=3", "images"),
     "pictures are no functions": instead("select=", "pictures={'a': 1}, select=", "pictures={'a': 1}"),
 }
@@ -233,3 +244,22 @@ def test_what_was_refused_can_be_mended_in_the_same_directory(
 
 def test_no_name_is_used_twice() -> None:
     assert len(CASES) == sum(map(len, (FILES, SIGNATURES, PARTS, LOSSES, FUNCTIONS, DATA)))
+
+
+BESIDE = """from parts import VALUE
+
+def experiment(steps: int = VALUE):
+    pass
+"""
+
+
+def test_files_beside_an_experiment_hide_no_library_and_are_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for value, folder in enumerate((tmp_path / "a", tmp_path / "b")):
+        folder.mkdir()
+        (folder / "mine.py").write_text(BESIDE)
+        (folder / "parts.py").write_text(f"VALUE = {value}\n")
+        (folder / "numbers.py").write_text("raise RuntimeError\n")
+    told = [load(tmp_path / folder / "mine.py").fields[0].default for folder in ("a", "b", "a")]
+    assert told == [0, 1, 0]
+    assert str(tmp_path) not in PathFinder.find_spec("numbers").origin
