@@ -1,6 +1,7 @@
 """`genjax compare`: which number shows what, which runs may stand side by side, and what the table holds."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from genjax.compare.evidence import Likelihood, findings, likelihood_of, not_dom
 from genjax.compare.judging import Judged
 from genjax.compare.members import read_members
 from genjax.compare.published import read_published
-from genjax.compare.table import suggestion
+from genjax.compare.table import conclusions, suggestion
 from genjax.errors import BadInput
 
 LEVELS = '''"""Independent pixels of {name}."""
@@ -69,6 +70,8 @@ def test_experiments_are_trained_measured_alike_and_told_with_their_kinds(files,
     assert (files / "runs/all/compare.png").stat().st_size > 1000
     page = (files / "runs/all/compare.html").read_text()
     assert "tight" in page and "data:image/png" in page and "150.50" in page
+    assert all(f"{run['name']}: test/nll" in page and run["line"]["count"] == 250 for run in told["runs"])
+    assert page.count("digits, N=250, raw, float32, step ") == 2 and page.count(f"code {first['line']['code']}") == 2
 
     assert main(command) == 0  # nothing is trained twice
     assert "to train: 0" in capfd.readouterr().out
@@ -164,11 +167,24 @@ def judged(fields, select, step):
 
 def test_what_is_suggested_keeps_the_options_and_claims_no_more_than_is_known():
     fields = {"steps": 20, "width": 4, "learning_rate": 0.3}
+    kept = suggestion([judged({**fields, "steps": 100, "name": "a b"}, "validation/nll", 9)])
+    assert shlex.split(kept)[-2:] == ["--name", "a b"]
     longer = suggestion([judged(fields, "validation/nll", 19)])
     assert longer.startswith("genjax sweep f.py steps=40,80 --width 4 --learning-rate 0.3") and "near its end" in longer
+    assert shlex.split(longer, comments=True)[-2:] == ["--learning-rate", "0.3"]  # what is said besides is a comment
     rates = "genjax sweep f.py learning_rate=0.1,0.3,0.9 seed=0:2 --steps 20 --width 4"
     assert suggestion([judged(fields, "validation/nll", 9)]) == rates
     assert suggestion([judged(fields, None, 20)]) == rates  # the last step, which nothing selected
+
+
+def test_what_single_runs_support_is_said_with_what_they_do_not():
+    scored = [
+        judged({}, None, 1)._replace(name=name, scores={"precision": p, "recall": r}, samples=np.zeros((100, 1)))
+        for name, p, r in (("a", 0.9, 0.5), ("b", 0.8, 0.7), ("c", 0.8, 0.4))
+    ]
+    assert "in pixels, none surpasses a, b; ± 0.05 each." in conclusions(scored)[-2]
+    assert "in pixels, none surpasses another in both; ± 0.05" in conclusions(scored[:2])[-2]
+    assert conclusions(scored)[-1].startswith("Each is one run, of one seed")
 
 
 def test_scores_that_nobody_dominates():

@@ -29,6 +29,7 @@ class Likelihood(NamedTuple):
     error: float | None  # its standard error; None: not known
     sort: str  # one of SORTS
     kind: str  # as the run says it, such as "upper bound of -log p(x), k=1,000"
+    name: str = ""  # of the run's result, such as "test/neg_iwae"
 
 
 def likelihood_of(lines: Sequence[Mapping[str, Any]]) -> Likelihood | None:
@@ -107,14 +108,13 @@ def _read(line: Mapping[str, Any]) -> Likelihood | None:
     kind, value, error = str(line.get("kind", "")), _finite(line.get("value")), _finite(line.get("standard_error"))
     about = re.search(r"(-)?log p\(x\)", kind)
     sort = next((sort for sort in SORTS if kind.startswith(sort)), None)
-    test = str(line.get("name", "")).startswith("test")
-    if not about or not sort or not test or line.get("unit") != "nats" or value is None:
+    name = str(line.get("name", ""))
+    if not about or not sort or not name.startswith("test") or line.get("unit") != "nats" or value is None:
         return None
     sort = "estimate" if "estimate" in kind else sort
     error = error or None  # 0: none was measured
-    return (
-        Likelihood(value, error, sort, kind) if about[1] else Likelihood(-value, error, FLIPPED.get(sort, sort), kind)
-    )
+    value, sort = (value, sort) if about[1] else (-value, FLIPPED.get(sort, sort))
+    return Likelihood(value, error, sort, kind, name)
 
 
 def _finite(value: Any) -> float | None:

@@ -31,6 +31,7 @@ class Judged(NamedTuple):
     scores: Mapping[str, float]  # precision, recall, density, coverage, in pixels; empty without images
     outcome: Mapping[str, Any]  # results.json: parameters, seconds, ...
     config: Mapping[str, Any]
+    line: Mapping[str, Any] | None = None  # of results.json: the likelihood with all that it is of
 
 
 def judge(member: Member, count: int) -> Judged:
@@ -48,13 +49,15 @@ def judge(member: Member, count: int) -> Judged:
     config, outcome = (read_object(member.directory / f"{name}.json") for name in ("config", "results"))
     real = _test_images(run.experiment, count)
     drawn = None if real is None else _samples(member.name, run, len(real))
-    known = real is not None and drawn is not None and drawn.shape == real.shape and len(drawn) >= ENOUGH
-    scores = neighbourhoods(_flat(real), _flat(drawn)) if known else {}
+    alike = real is not None and drawn is not None and drawn.shape == real.shape and len(drawn) >= ENOUGH
+    scores = neighbourhoods(_flat(real), _flat(drawn)) if alike else {}
     title = str((config.get("experiment") or {}).get("title", ""))
     dims = real[0].size if real is not None else 0
+    known = likelihood_of(lines)
+    line = next((line for line in lines if known is not None and line["name"] == known.name), None)
     return Judged(
         member.name, member.directory, title, run.experiment.data, tested_on(run.experiment),
-        likelihood_of(lines), dims, drawn, scores, outcome, config,
+        known, dims, drawn, scores, outcome, config, line,
     )  # fmt: skip
 
 

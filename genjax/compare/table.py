@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from genjax.compare.evidence import findings, not_dominated
 from genjax.compare.judging import Judged
 from genjax.compare.published import Published
 from genjax.metrics.samples import NEIGHBOURHOODS
+from genjax.record import result_text
 from genjax.report import duration, grid, number, save_png, write_whole
 from genjax.report.layout import measured, page, section, table
 from genjax.report.markup import Html, element, join
 
 SHOWN = 40  # samples of each run on the page
+ONE = "Each is one run, of one seed and of the cost that the table tells: they are judged here, not their families."
 HEAD = ("run", "-log p(x), nats", "bits/dim", "kind", *NEIGHBOURHOODS, "parameters", "training", "in all")
 
 
@@ -33,12 +36,14 @@ def conclusions(rows: Sequence[Judged]) -> list[str]:
     if scores:
         count = max(len(row.samples) for row in rows if row.samples is not None)
         error = 0.5 / math.sqrt(count)
-        best = ", ".join(not_dominated(scores))
+        best = not_dominated(scores)
+        none = f"none surpasses {', '.join(best)}"
+        said = "none surpasses another in both" if 1 < len(best) == len(scores) else none
         told.append(
-            f"In precision and recall of {count} samples, as each experiment draws them, in pixels, none surpasses "
-            f"{best}; ± {error:.2f} each."
+            f"In precision and recall of {count} samples, as each experiment draws them, in pixels, {said}; "
+            f"± {error:.2f} each."
         )
-    return told
+    return [*told, ONE]
 
 
 def suggestion(rows: Sequence[Judged]) -> str:
@@ -54,11 +59,11 @@ def suggestion(rows: Sequence[Judged]) -> str:
 
     def command(grid: str, swept: str = "") -> str:
         changed = [_option(k, v) for k, v in fields.items() if k != swept and v != usual.get(k)]
-        return " ".join(["genjax sweep", file, grid, *changed])
+        return " ".join(["genjax sweep", shlex.quote(file), grid, *changed])
 
     # where nothing selects, the last step is what was measured, whether it was the best or not
     if best.config.get("select") and isinstance(steps, int) and last >= 0.9 * steps:
-        return command(f"steps={2 * steps},{4 * steps}", "steps") + "  (its best step is near its end)"
+        return command(f"steps={2 * steps},{4 * steps}", "steps") + "  # its best step is near its end"
     if isinstance(rate, float):
         rates = ",".join(f"{rate * factor:.2g}" for factor in (1 / 3, 1.0, 3.0))
         return command(f"learning_rate={rates} seed=0:2", "learning_rate")
@@ -91,10 +96,11 @@ def _body(rows: Sequence[Judged], published: Sequence[Published]) -> Html:
     said = element("ul", *[element("li", line) for line in conclusions(rows)])
     after = suggestion(rows)
     command = element("p", element("code", after)) if after else None
+    whole = [element("li", f"{row.name}: {result_text(row.line)}") for row in rows if row.line is not None]
     pictures = [_picture(row) for row in rows if row.samples is not None]
     return join(
         element("header", element("h1", f"{rows[0].data}: {len(rows)} runs")),
-        section("Table", table(HEAD, lines, right), element("p", plain, class_="quiet")),
+        section("Table", table(HEAD, lines, right), element("p", plain, class_="quiet"), element("ul", *whole)),
         section("What the numbers support", said),
         section("Samples", *pictures) if pictures else None,
         section("What next", command) if command else None,
@@ -148,7 +154,7 @@ def _record(row: Judged) -> dict[str, Any]:
     one, kept = row.likelihood, ("parameters", "seconds", "compile_seconds", "evaluate_seconds")
     return {
         "name": row.name, "run": str(row.directory), "title": row.title, "data": row.data, "tested": row.tested,
-        "likelihood": None if one is None else one._asdict(), "scores": dict(row.scores),
+        "likelihood": None if one is None else one._asdict(), "line": row.line, "scores": dict(row.scores),
         "samples": 0 if row.samples is None else len(row.samples), **{name: row.outcome.get(name) for name in kept},
         "config": row.config.get("run_id"), "fields": (row.config.get("experiment") or {}).get("fields"),
     }  # fmt: skip
@@ -158,7 +164,7 @@ def _option(name: str, value: Any) -> str:
     flag = "--" + name.replace("_", "-")
     if isinstance(value, bool):
         return flag if value else flag.replace("--", "--no-", 1)
-    return f"{flag} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+    return shlex.join([flag, *map(str, value if isinstance(value, list) else [value])])
 
 
 def _number(value: Any) -> float:
