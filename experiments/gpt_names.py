@@ -78,7 +78,7 @@ def experiment(
     rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, steps // 50, max(steps, 1))
     adam = optax.adamw(rate, b2=0.99, weight_decay=decay, mask=decay_mask)
     learner = minimize(loss, optax.chain(adam, ema(average)), lambda key, batch: net.init(key, batch["tokens"][:, :-1]))
-    quantities = {"nats": Quantity("exact", "nats/letter", per="letters")}
+    quantities = {"nats": Quantity("exact -log p(x)", "nats/letter", per="letters")}
     return Experiment(
         stages=[Stage("gpt", learner, batches(data.train, batch_size), steps, steps_per_call=20)],
         evaluations={

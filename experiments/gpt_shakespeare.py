@@ -104,7 +104,7 @@ def experiment(
     adam = optax.adamw(rate, b2=0.99, weight_decay=decay, mask=decay_mask)
     tx = optax.chain(optax.clip_by_global_norm(1.0), adam)
     learner = minimize(loss, tx, lambda key, batch: net.init(key, batch["tokens"][:, :-1]))
-    exact = Quantity(f"exact, windows of {context}", "nats/character", per="characters")
+    exact = Quantity(f"exact -log p(x), windows of {context}", "nats/character", per="characters")
     quantities = {"nats": exact, "bits": exact._replace(unit="bits/character")}
     source = windows(data.train, context, batch_size)
     return Experiment(

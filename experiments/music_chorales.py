@@ -107,7 +107,7 @@ def experiment(
     rate = optax.cosine_decay_schedule(learning_rate, max(steps, 1))
     tx = optax.chain(optax.clip_by_global_norm(clip), optax.adam(rate))
     learner = minimize(loss, tx, lambda key, batch: model.init(key, batch["roll"][:, :-1].astype(jnp.float32)))
-    exact = Quantity("exact, the first frame given", "nats/frame", per="frames")
+    exact = Quantity("exact -log p(x | first frame)", "nats/frame", per="frames")
     quantities = {"nll": exact, "factorised": exact._replace(kind="exact, notes independent of all")}
     return Experiment(
         stages=[Stage(network, learner, batches(data.train, batch_size), steps)],

@@ -75,7 +75,7 @@ def experiment(
     adam = optax.adam(optax.cosine_decay_schedule(learning_rate, max(steps, 1)))
     tx = optax.chain(optax.clip_by_global_norm(100.0), adam, ema(average))
     learner = minimize(loss, tx, lambda key, batch: model.init(key, batch["roll"].astype(jnp.float32)))
-    quantities = {"nll": Quantity("exact, the first frame included", "nats/frame", per="frames")}
+    quantities = {"nll": Quantity("exact -log p(x), the first frame included", "nats/frame", per="frames")}
     return Experiment(
         stages=[Stage("rnn_nade", learner, batches(data.train, batch_size), steps)],
         evaluations={

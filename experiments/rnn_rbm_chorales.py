@@ -103,8 +103,8 @@ def experiment(
     exact = lambda weights, v, key: exact_rows(weights, units)
     there = lambda weights, v, key: rows_there(weights, units, WALKS, betas, key).value
     bracket = lambda: {
-        **measured_by("_there", there, "estimate, in expectation a lower bound"),
-        **measured_by("_back", back, "estimate, an upper bound where chains have mixed"),
+        **measured_by("_there", there, "estimate of -log p(x), in expectation a lower bound"),
+        **measured_by("_back", back, "estimate of -log p(x), an upper bound where chains have mixed"),
     }
 
     def sample(state, key, n):
@@ -122,7 +122,7 @@ def experiment(
     enumerated = hidden <= ENUMERATED
     return Experiment(
         stages=[Stage("rnn_rbm", learner, batches(data.train, batch_size), steps)],
-        evaluations=measured_by("", exact, "exact") if enumerated else bracket(),
+        evaluations=measured_by("", exact, "exact -log p(x)") if enumerated else bracket(),
         sample=sample,
         formats={".mid": midi_file},
         shown=8,

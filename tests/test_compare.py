@@ -1,6 +1,7 @@
 """`genjax compare`: which number shows what, which runs may stand side by side, and what the table holds."""
 
 import json
+import re
 import shlex
 
 import numpy as np
@@ -139,6 +140,11 @@ def test_the_most_telling_number_of_a_run_is_taken():
     assert likelihood_of([{**bound, "kind": "estimate of an upper bound of -log p(x)"}]).sort == "estimate"
     assert likelihood_of([{**bound, "standard_error": 0.0}]).error is None  # none was measured
     assert likelihood_of([{**bound, "value": float("nan")}]) is None
+    letters = likelihood_of([{**bound, "unit": "bits/letter", "value": 2.0}])
+    assert (letters.unit, letters.of) == ("nats/letter", "x")
+    assert (letters.value, letters.error) == pytest.approx((2 * np.log(2), np.log(2) / 2))
+    given = {**line, "kind": "exact -log p(x | codes)"}
+    assert likelihood_of([given, bound]).sort == "upper bound" and likelihood_of([given]).of == "x | codes"
 
 
 def test_the_findings_name_who_is_shown_and_what_is_open():
@@ -148,6 +154,26 @@ def test_the_findings_name_who_is_shown_and_what_is_open():
     assert [line.partition(" is open")[0] for line in told[2:4]] == ["a against b", "a against d"]
     assert told[4:] == ["b is shown to be better than c."]
     assert "guarantees a likelihood" in findings({"d": BOUND._replace(sort="estimate")})[0]
+
+
+def test_numbers_of_different_things_say_nothing_of_each_other():
+    frame, given = (EXACT._replace(value=8.0, unit="nats/frame", of=of) for of in ("x", "x | first frame"))
+    assert not shown_better(frame, EXACT) and not shown_better(given, frame._replace(value=99.0))
+    told = findings({"a": EXACT, "b": frame, "c": frame._replace(value=12.0), "d": given})
+    assert told[0].endswith(
+        "compared: -log p(x), nats: a; -log p(x), nats/frame: b, c; -log p(x | first frame), nats/frame: d."
+    )
+    assert told[1:] == ["b guarantees the fewest nats/frame: 8.00 ± 0.30.", "b is shown to be better than c."]
+
+
+def test_likelihoods_of_sequences_are_told_as_those_of_images(request):
+    """Else `genjax compare` would say that none is known."""
+    texts = [path.read_text() for path in sorted((request.config.rootpath / "experiments").glob("*.py"))]
+    pattern = r'Quantity\(\s*f?"([^"]*)",\s*f?"(?:nats|bits)/(?:frame|letter|character)"'
+    kinds = {kind for text in texts for kind in re.findall(pattern, text)}
+    other = {"exact KL", "estimate", "{kind}, the first frame included"}
+    assert len(kinds - other) >= 6
+    assert [kind for kind in sorted(kinds - other) if not re.search(r"-log p\(x( \| [\w ]+)?\)", kind)] == []
 
 
 def test_what_stays_open_is_told_by_its_own_reason():

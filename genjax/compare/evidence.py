@@ -10,6 +10,9 @@ s the standard errors over the same test examples; their correlation, which is p
 for both, is left out, so that the rule errs towards silence.  Where an error is not known, nothing is shown.  A bound
 that is worse than another number shows nothing: it may be loose.  What a bound does show is that the test set fits into
 so many nats; by this models can be ordered.
+
+Numbers of different things say nothing of each other: -log p(x) an example, a frame or a letter, and -log p(x | c) with
+something given.
 """
 
 import math
@@ -20,16 +23,19 @@ from typing import Any, NamedTuple
 SORTS = ("exact", "upper bound", "lower bound", "estimate")
 FLIPPED = {"upper bound": "lower bound", "lower bound": "upper bound"}  # from log p to -log p
 DEVIATIONS = 2.0
+ABOUT, UNIT = re.compile(r"(-)?log p\((x[^)]*)\)"), re.compile(r"(nats)|(nats|bits)/(?!dim\b)(\w+)")
 
 
 class Likelihood(NamedTuple):
     """What is known of -log p(x)."""
 
-    value: float  # nats an example, the mean over the test set
+    value: float  # the mean over the test set, in `unit`
     error: float | None  # its standard error; None: not known
     sort: str  # one of SORTS
     kind: str  # as the run says it, such as "upper bound of -log p(x), k=1,000"
     name: str = ""  # of the run's result, such as "test/neg_iwae"
+    unit: str = "nats"  # an example, or nats/frame, nats/letter, ...
+    of: str = "x"  # or "x | first frame": -log p of this is known
 
 
 def likelihood_of(lines: Sequence[Mapping[str, Any]]) -> Likelihood | None:
@@ -40,7 +46,7 @@ def likelihood_of(lines: Sequence[Mapping[str, Any]]) -> Likelihood | None:
 
     Returns:
       An exact number where there is one, else the lowest upper bound, else the lowest estimate, else the highest lower
-      bound; None where no line tells of -log p(x) in nats.
+      bound, of -log p(x) before -log p(x | c); None where no line tells of either in nats, or in bits a letter.
 
     >>> line = {"name": "test/nll", "value": 80.0, "standard_error": 0.5, "unit": "nats", "kind": "exact -log p(x)"}
     >>> likelihood_of([line, {**line, "value": 79.0, "kind": "estimate of -log p(x)"}]).value
@@ -49,7 +55,7 @@ def likelihood_of(lines: Sequence[Mapping[str, Any]]) -> Likelihood | None:
     found = [read for line in lines if (read := _read(line)) is not None]
     cost = lambda one: -one.value if one.sort == "lower bound" else one.value
     order = ("exact", "upper bound", "estimate", "lower bound")
-    return min(found, key=lambda one: (order.index(one.sort), cost(one)), default=None)
+    return min(found, key=lambda one: (one.of != "x", order.index(one.sort), cost(one)), default=None)
 
 
 def shown_better(first: Likelihood, second: Likelihood) -> bool:
@@ -62,10 +68,15 @@ def shown_better(first: Likelihood, second: Likelihood) -> bool:
     True
     """
     above, below = first.sort in ("exact", "upper bound"), second.sort in ("exact", "lower bound")
-    if first.error is None or second.error is None:
+    if first.error is None or second.error is None or thing(first) != thing(second):
         return False
     gap = second.value - first.value
     return above and below and gap > DEVIATIONS * math.hypot(first.error, second.error)
+
+
+def thing(one: Likelihood) -> tuple[str, str]:
+    """Of what a likelihood is, and of how much of it: only numbers of one thing are compared."""
+    return one.of, one.unit
 
 
 def findings(known: Mapping[str, Likelihood]) -> list[str]:
@@ -79,11 +90,22 @@ def findings(known: Mapping[str, Likelihood]) -> list[str]:
     a guarantees the fewest nats: 80.00 ± 0.50.
     a against b is open: 82.00 ± 0.50 is an upper bound of b, which may be loose.
     """
+    things: dict[tuple[str, str], dict[str, Likelihood]] = {}
+    for name, one in known.items():
+        things.setdefault(thing(one), {})[name] = one
+    if len(things) == 1:
+        return _findings(known)
+    parts = "; ".join(f"-log p({of}), {unit}: {', '.join(names)}" for (of, unit), names in sorted(things.items()))
+    told = [f"Numbers of different things are not compared: {parts}."]
+    return told + [line for _, part in sorted(things.items()) if len(part) > 1 for line in _findings(part)]
+
+
+def _findings(known: Mapping[str, Likelihood]) -> list[str]:
     sure = {name: one for name, one in known.items() if one.sort in ("exact", "upper bound")}
     if not sure:
         return ["No run guarantees a likelihood: there is no exact number and no upper bound of -log p(x)."]
     best = min(sure, key=lambda name: sure[name].value)
-    told = [f"{best} guarantees the fewest nats: {_text(sure[best])}."]
+    told = [f"{best} guarantees the fewest {sure[best].unit}: {_text(sure[best])}."]
     others = sorted((name for name in known if name != best), key=lambda name: known[name].value)
     worse = [name for name in others if shown_better(sure[best], known[name])]
     if worse:
@@ -106,15 +128,16 @@ def not_dominated(scores: Mapping[str, Sequence[float]]) -> list[str]:
 
 def _read(line: Mapping[str, Any]) -> Likelihood | None:
     kind, value, error = str(line.get("kind", "")), _finite(line.get("value")), _finite(line.get("standard_error"))
-    about = re.search(r"(-)?log p\(x\)", kind)
+    about, unit = ABOUT.search(kind), UNIT.fullmatch(str(line.get("unit")))
     sort = next((sort for sort in SORTS if kind.startswith(sort)), None)
     name = str(line.get("name", ""))
-    if not about or not sort or not name.startswith("test") or line.get("unit") != "nats" or value is None:
+    if not about or not sort or not name.startswith("test") or not unit or value is None:
         return None
     sort = "estimate" if "estimate" in kind else sort
     error = error or None  # 0: none was measured
     value, sort = (value, sort) if about[1] else (-value, FLIPPED.get(sort, sort))
-    return Likelihood(value, error, sort, kind, name)
+    scale, per = math.log(2) if unit[2] == "bits" else 1.0, f"nats/{unit[3]}" if unit[3] else "nats"
+    return Likelihood(value * scale, error and error * scale, sort, kind, name, per, about[2])
 
 
 def _finite(value: Any) -> float | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from genjax.compare.evidence import findings, not_dominated
+from genjax.compare.evidence import findings, not_dominated, thing
 from genjax.compare.judging import Judged
 from genjax.compare.published import Published
 from genjax.metrics.samples import NEIGHBOURHOODS
@@ -51,6 +51,9 @@ def suggestion(rows: Sequence[Judged]) -> str:
     sure = [row for row in rows if row.likelihood is not None and row.likelihood.sort in ("exact", "upper bound")]
     if not sure:
         return ""
+    things = [thing(row.likelihood) for row in sure]  # type: ignore[arg-type]
+    most = max(things, key=things.count)
+    sure = [row for row, own in zip(sure, things, strict=True) if own == most]
     best = min(sure, key=lambda row: row.likelihood.value)  # type: ignore[union-attr]
     told = best.config.get("experiment") or {}
     fields, usual, file = told.get("fields") or {}, told.get("defaults") or {}, told.get("file", "FILE")
@@ -120,19 +123,20 @@ def _picture(row: Judged) -> Html:
 def _ordered(rows: Sequence[Judged]) -> list[Judged]:
     rank = {"exact": 0, "upper bound": 0, "estimate": 1, "lower bound": 2}
 
-    def place(row: Judged) -> tuple[float, float]:
+    def place(row: Judged) -> tuple[bool, tuple[str, str], int, float]:
         one = row.likelihood
-        return (3, 0.0) if one is None else (rank[one.sort], one.value)
+        return (True, ("", ""), 0, 0.0) if one is None else (False, thing(one), rank[one.sort], one.value)
 
     return sorted(rows, key=place)
 
 
 def _cells(row: Judged) -> list[str]:
     one = row.likelihood
-    bits = f"{one.value / math.log(2) / row.dims:.3f}" if one is not None and row.dims else ""
-    value = (
-        [f"{_sign(one.sort)}{measured(one.value, one.error)}", bits, one.kind] if one is not None else ["", "", "none"]
-    )
+    bits = f"{one.value / math.log(2) / row.dims:.3f}" if one is not None and row.dims and one.unit == "nats" else ""
+    value = ["", "", "none"]
+    if one is not None:
+        per = "" if one.unit == "nats" else f" {one.unit}"
+        value = [f"{_sign(one.sort)}{measured(one.value, one.error)}{per}", bits, one.kind]
     scores = [f"{row.scores[name]:.3f}" if row.scores else "" for name in NEIGHBOURHOODS]
     seconds = [_number(row.outcome.get(name)) for name in ("seconds", "compile_seconds", "evaluate_seconds")]
     cost = [number(_number(row.outcome.get("parameters"))), duration(seconds[0]), duration(sum(seconds))]
