@@ -27,7 +27,7 @@ The famous failure is neg_iwae with Fashion-MNIST as normal: digits, being simpl
 """
 
 import io
-from typing import Literal
+from typing import Annotated, Literal
 
 import flax.linen as nn
 import jax
@@ -39,6 +39,7 @@ from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quant
 from genjax.data import Split, batches, fashion_mnist, mnist
 from genjax.distributions import kl_normal_standard, log_mean_exp, sample_normal
 from genjax.distributions.latent import diagonal_normal, standard_normal
+from genjax.fields import Limits
 from genjax.losses.variational import negative_elbo
 from genjax.metrics.anomaly import placements
 from genjax.models.blocks import MLP
@@ -56,7 +57,7 @@ def experiment(
     average: Fraction = 0.999,
     steps: int = 5_000,
     batch_size: Count = 100,
-    judged: Count = 1_000,
+    judged: Annotated[int, Limits(2, 10_000)] = 1_000,
     samples: Count = 32,
     fitting: Count = 50,
 ) -> Experiment:

@@ -1,7 +1,7 @@
 """Bits back coding on statically binarized MNIST: a small VAE whose bound is the size of a file.
 
 Paper:    Townsend, Bird and Barber, Practical lossless compression with latent variables using bits back coding, 2019,
-          arXiv:1901.04866: 0.19 bits a pixel, the test set coded, and the negative ELBO alike
+          arXiv:1901.04866: 0.19 bits a pixel, the test set coded, and the negative ELBO alike (from memory, unchecked)
 Command:  genjax data prepare binarized_mnist; genjax train experiments/bits_back_mnist.py
 Cost:     2 minutes of processor time; 14 by the clock on a core that many processes used
 Measured: test <= 0.1856 ± 0.0005 bits/dim, 145.5 bits an image (N=10,000, ema, step 100,000); the 10,000 test images
@@ -26,6 +26,7 @@ from genjax import (
     Positive,
     Quantity,
     Stage,
+    Target,
     ema,
     minimize,
 )
@@ -37,6 +38,12 @@ from genjax.models.blocks import MLP
 from genjax.models.observation import bernoulli, check_support, level_log_probs, logit_of_mean
 from genjax.models.vae import VAE, DenseDecoder, DenseEncoder
 
+TARGETS = (
+    Target("7-bits-back", 0.19, "bits/dim", "test/bits", "binarized_mnist", "a",
+           "Townsend, Bird and Barber, 2019, arXiv:1901.04866: from memory, unchecked",
+           "one hidden layer of 100, 40 latents; the bound; what is coded, within 1 % of it, by benchmarks/coding.py",
+           at_most=0.195),
+)  # fmt: skip
 SHAPE = (28, 28, 1)
 
 

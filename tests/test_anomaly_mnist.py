@@ -5,6 +5,7 @@ import pytest
 
 from genjax.averages import averaged
 from genjax.data import Split, make_dataset, scaled
+from genjax.errors import BadInput
 from genjax.fields import build, load
 
 RNG = np.random.default_rng(0)
@@ -45,6 +46,12 @@ def test_the_area_is_the_share_of_pairs(loaded):
     pairs = (anomalous[:, None] > normal[None]) + 0.5 * (anomalous[:, None] == normal[None])
     assert area(normal, anomalous)[0] == pytest.approx(pairs.mean(), abs=1e-6)
     assert area(anomalous, normal)[0] == pytest.approx(1 - pairs.mean(), abs=1e-6)
+
+
+def test_one_anomaly_has_no_error_and_more_than_there_are_are_not_promised(loaded):
+    for judged in (1, 10_001):
+        with pytest.raises(BadInput, match="--judged"):
+            made(loaded, judged=judged)
 
 
 def test_rows_are_normal_anomalous_or_for_the_mean(loaded):

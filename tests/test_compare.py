@@ -11,7 +11,7 @@ from genjax.cli import main
 from genjax.compare.command import compare_options
 from genjax.compare.evidence import Likelihood, findings, likelihood_of, not_dominated, shown_better
 from genjax.compare.judging import Judged
-from genjax.compare.members import read_members
+from genjax.compare.members import check_same_data, read_members
 from genjax.compare.published import read_published
 from genjax.compare.table import conclusions, suggestion
 from genjax.errors import BadInput
@@ -236,6 +236,12 @@ def test_what_cannot_be_compared_is_refused(files, words, what):
         read_members(words, files / "runs")
     assert what in refused.value.lines[0] and len(refused.value.lines) <= 3
     assert not (files / "runs").exists()
+
+
+def test_what_an_experiment_refuses_is_told_by_its_name(files):
+    members = read_members(["tight.py", "loose.py --steps -1"], files / "runs")
+    with pytest.raises(BadInput, match="loose-steps__1: --steps -1"):
+        check_same_data(members)
 
 
 def test_an_unfinished_run_is_refused(files):

@@ -96,7 +96,10 @@ def tested_on(experiment: Experiment) -> str:
 
 
 def _tested(member: Member) -> tuple[str, str, str]:
-    experiment = build(member.loaded, member.values)
+    try:
+        experiment = build(member.loaded, member.values)
+    except BadInput as error:
+        raise BadInput(f"{member.name}: {error.lines[0]}", *error.lines[1:]) from error
     tested = tested_on(experiment)
     if not tested:
         raise BadInput(

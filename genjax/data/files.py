@@ -50,7 +50,8 @@ def from_file(path: str | Path, fractions: Sequence[float] = FRACTIONS, length: 
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise BadInput(f"{path} does not exist.", "Allowed are .npy, .npz, .csv, a folder of images, or a text.")
+        allowed = "Allowed are .npy, .npz, .csv, a folder of images, or a text."
+        raise BadInput(f"{path} does not exist.", allowed, "Name yours, such as --data FILE.")
     if path.is_dir():
         return _from_arrays(path, read_images(path), fractions)
     if path.suffix in (".npy", ".npz"):

@@ -71,7 +71,8 @@ def series(path: str | Path, column: str | None = None) -> Series:
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise BadInput(f"{path} does not exist.", "A series is a CSV file: a time and numbers a line.")
+        allowed = "A series is a CSV file: a time and numbers a line."
+        raise BadInput(f"{path} does not exist.", allowed, "Name yours, such as --data FILE.")
     rows = csv.reader(io.StringIO(read_utf8(path).removeprefix("\ufeff"), newline=""))
     lines = [(rows.line_num, [cell.strip() for cell in cells]) for cells in rows if cells]
     header = _header(path, lines)

@@ -153,7 +153,9 @@ def _line(row: Row, run: Path, config: Mapping[str, Any], told: Mapping[str, Any
         own, wanted = (
             f"{one[0]}, in {one[1]}" for one in ((line.get("data"), line.get("unit")), (target.data, target.unit))
         )
-        raise BadInput(f"{run} was measured on {own}", f"row {target.row} is of {wanted}", "numbers of one set alone")
+        named = isinstance(config["experiment"]["fields"].get("data"), str)
+        remedy = f"a file names its set: call it {target.data}" if named else "numbers of one set alone"
+        raise BadInput(f"{run} was measured on {own}", f"row {target.row} is of {wanted}", remedy)
     return line
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from genjax.arguments import parse
 from genjax.errors import BadInput
-from genjax.fields import Loaded
+from genjax.fields import Loaded, check_values
 from genjax.record import jsonable
 from genjax.run import TrainOptions
 from genjax.sweep.processes import FORBIDDEN, without
@@ -94,6 +94,7 @@ def values_of(loaded: Loaded, words: Sequence[str]) -> dict[str, Any]:
     chosen = next((name for name in FORBIDDEN if getattr(options, name) != TrainOptions._field_defaults[name]), None)
     if chosen is not None:
         raise BadInput(f"{option(chosen)} of a row", "genjax reproduce chooses it", "leave it out")
+    check_values(loaded.fields, values)
     return {**jsonable(values), "precision": options.precision}
 
 
