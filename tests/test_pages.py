@@ -186,9 +186,10 @@ def test_a_missing_line_in_the_tree_is_found():
 
 
 def test_pictures_stand_beside_the_commands_that_made_them():
-    rows = re.findall(r"^\| !\[[^\]]+\]\((docs/pictures/\w+\.png)\) \| `(genjax [^`]+)`", README, re.M)
+    made = r"(`genjax [^`]+`|\[[\w ]+\]\(notebooks/\w+\.ipynb\))"
+    rows = re.findall(rf"^\| !\[[^\]]+\]\((docs/pictures/\w+\.png)\) \| {made}", README, re.M)
     assert rows and sorted(path for path, _ in rows) == sorted(p for p in tracked() if p.startswith("docs/pictures/"))
-    files = [re.findall(r"experiments/\w+\.\w+", command) for _, command in rows]
+    files = [re.findall(r"(?:experiments|notebooks)/\w+\.\w+", command) for _, command in rows]
     assert all(found and (ROOT / found[0]).is_file() for found in files)
 
 

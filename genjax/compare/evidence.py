@@ -20,6 +20,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from genjax.report.layout import measured
+
 SORTS = ("exact", "upper bound", "lower bound", "estimate")
 FLIPPED = {"upper bound": "lower bound", "lower bound": "upper bound"}  # from log p to -log p
 DEVIATIONS = 2.0
@@ -157,4 +159,4 @@ def _why(best: Likelihood, other: Likelihood, name: str) -> str:
 
 
 def _text(one: Likelihood) -> str:
-    return f"{one.value:.2f}" if one.error is None else f"{one.value:.2f} ± {one.error:.2f}"
+    return measured(one.value, one.error)
