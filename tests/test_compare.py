@@ -12,10 +12,11 @@ from genjax.compare.command import compare_options
 from genjax.compare.evidence import Likelihood, findings, likelihood_of, not_dominated, shown_better
 from genjax.compare.judging import Judged
 from genjax.compare.members import check_same_data, read_members
-from genjax.compare.published import read_published
+from genjax.compare.published import check_published, read_published
 from genjax.compare.table import conclusions, suggestion
 from genjax.errors import BadInput
 
+HEAD = "name,value,kind,data,source\n"
 LEVELS = '''"""Independent pixels of {name}."""
 import jax, jax.numpy as jnp, numpy as np, optax
 from genjax import Evaluation, Experiment, Out, Quantity, Stage, minimize
@@ -54,7 +55,7 @@ def files(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_experiments_are_trained_measured_alike_and_told_with_their_kinds(files, capfd):
     (files / "list.txt").write_text("tight.py  # exact\n\nloose.py --steps 40\n")
-    (files / "papers.csv").write_text("name,value,kind,source\nother,150.5,exact -log p(x),A 2020\n")
+    (files / "papers.csv").write_text(f"{HEAD}other,150.5,exact -log p(x),digits,A 2020\n")
     command = ["compare", "@list.txt", "--workdir", "runs/all", "--published", "papers.csv", "--n", "100"]
     assert main(command) == 0
     out = capfd.readouterr().out
@@ -259,8 +260,8 @@ def test_options_outside_their_range(given):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a,b\n", "name,value,kind,source\nx,1,exact\n", "name,value,kind,source\nx,nan,exact,A\n",
-             "name,value,kind,source\nx,one,exact,A\n", "name,value,kind,source\nx,1,guess,A\n"]
+    "text", ["", "a,b\n", f"{HEAD}x,1,exact,d\n", f"{HEAD}x,nan,exact,d,A\n", f"{HEAD}x,one,exact,d,A\n",
+             f"{HEAD}x,1,guess,d,A\n"]
 )  # fmt: skip
 def test_a_damaged_table_of_papers_is_refused(tmp_path, text):
     (tmp_path / "papers.csv").write_text(text)
@@ -270,7 +271,10 @@ def test_a_damaged_table_of_papers_is_refused(tmp_path, text):
 
 def test_the_published_table_reads(request):
     found = read_published(request.config.rootpath / "experiments" / "published_binarized_mnist.csv")
-    assert len(found) == 12 and found == sorted(found, key=lambda one: one.value)
+    assert len(found) == 16 and found == sorted(found, key=lambda one: one.value)
+    check_published(found, "binarized_mnist")
+    with pytest.raises(BadInput, match="was measured on binarized_mnist"):  # the three binary MNISTs are three sets
+        check_published(found, "mnist_dynamic")
 
 
 @pytest.mark.slow

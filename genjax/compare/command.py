@@ -12,7 +12,7 @@ from genjax.checkpoint import lock
 from genjax.checkpoint.seal import STAGE_NAME
 from genjax.compare.judging import ENOUGH, judge
 from genjax.compare.members import check_same_data, read_members
-from genjax.compare.published import read_published
+from genjax.compare.published import check_published, read_published
 from genjax.compare.table import conclusions, suggestion, table_text, write_table
 from genjax.errors import BadInput
 from genjax.sweep.processes import CODES, by_jobs
@@ -33,7 +33,7 @@ class CompareOptions(NamedTuple):
     n: int = 250
     """Samples of each run that are measured, against as many test images."""
     published: str | None = None
-    """A CSV file of published numbers (name,value,kind,source), shown beside the runs."""
+    """A CSV file of published numbers (name,value,kind,data,source), shown beside the runs."""
     debug: bool = False
     """Whole tracebacks instead of three lines."""
 
@@ -72,7 +72,7 @@ def compare(words: Sequence[str], options: CompareOptions) -> int:
     jobs = [member.job for member in members if member.job is not None]
     if jobs:  # an accelerator is the children's; once all are finished, the same command draws its samples there
         jax.config.update("jax_platforms", "cpu")
-    check_same_data(members)
+    check_published(published, check_same_data(members))
     with lock(directory):
         _tell(f"compare  {directory}\nruns     {len(members)}; to train: {len(jobs)}")
         ended = by_jobs(jobs, options.jobs, directory, _tell)

@@ -64,8 +64,11 @@ def lines_of(member: Member) -> list[Mapping[str, Any]]:
     return [line for line in lines if isinstance(line, dict) and isinstance(line.get("value"), int | float)]
 
 
-def check_same_data(members: Sequence[Member]) -> None:
+def check_same_data(members: Sequence[Member]) -> str:
     """Refuse, before anything is trained, what is tested on different examples, or on one set prepared in two ways.
+
+    Returns:
+      The name of the data set.
 
     Raises:
       BadInput: names the two and their data, or one that measures nothing on test examples.
@@ -80,6 +83,7 @@ def check_same_data(members: Sequence[Member]) -> None:
                 f"{first[0]}: {first[1]}; {there}",
                 "compare runs of one data set, tested on the same examples",
             )
+    return first[1] if first else ""
 
 
 def tested_on(experiment: Experiment) -> str:
