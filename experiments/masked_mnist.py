@@ -39,10 +39,11 @@ from genjax import (
     minimize,
 )
 from genjax.corruption.survival import cosine, linear
+from genjax.corruption.times import low_discrepancy
 from genjax.data import Split, batches, binarized_mnist, take
 from genjax.likelihood.coding_models import full_pass
 from genjax.likelihood.masked import masked_bound, timed_bound
-from genjax.losses.masked import masked_counts, order_agnostic_loss
+from genjax.losses.masked import independent_loss
 from genjax.models.blocks import MLP
 from genjax.models.observation import bernoulli, check_support, logit_of_mean
 from genjax.models.unet import UNet
@@ -90,11 +91,11 @@ class Convolutional(nn.Module):
 
 def experiment(
     network: Literal["perceptron", "unet"] = "perceptron",
-    hidden: tuple[int, ...] = (1000, 500),
+    hidden: tuple[int, ...] = (500, 500),
     width: Count = 64,
     learning_rate: Positive = 1e-3,
     average: Fraction = 0.999,
-    steps: int = 18_000,
+    steps: int = 60_000,
     batch_size: Count = 100,
     k: Count = 32,
     summed: Count = 1_000,
@@ -121,10 +122,10 @@ def experiment(
         return batch["image"].reshape(-1, PIXELS).astype(jnp.int32)
 
     def loss(params, state, batch, key):
-        count_key, key = jax.random.split(key)
+        share_key, key = jax.random.split(key)
         tokens = tokens_of(batch)
-        count = masked_counts(count_key, len(tokens), PIXELS)
-        return Out(order_agnostic_loss(lambda z: net.apply(params, z), 2, tokens, count, key))
+        share = low_discrepancy(share_key, len(tokens))
+        return Out(independent_loss(lambda z: net.apply(params, z), 2, tokens, share, key))
 
     def measure(numbers):
         def bound(state, batch, key):

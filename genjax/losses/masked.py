@@ -12,8 +12,16 @@ and \int_0^1 m^{n-1} (1 - m)^{D-n} dm = 1 / (n C(D, n)).  So (1) is, whatever th
       =  D  E_{n uniform on 1 .. D} E_{sets of n} [ mean over d masked of -log p(x_d | z) ]     (Hoogeboom et al., 2022)
       =  E_{orders} \sum_i -log p(x_{order_i} | x_{order_1} .. x_{order_{i-1}})                  (Uria et al., 2014)
 
-the expected -log p of an autoregressive model in a random order.  By Jensen's inequality it bounds -log of the average
-over orders, which is what unmasking one token after the other in a random order draws from (`samplers/unmasking.py`).
+the expected -log p of an autoregressive model in a random order.  Also \int_0^1 C(D, n) m^n (1 - m)^{D-n} dm is
+1 / (D + 1): where m is uniform and each token is masked by itself with probability m, n is uniform on 0 .. D.  So
+
+    (3)  E_{m uniform}  E_{each masked with m}  [ (D + 1) / n  \sum_{d masked} -log p(x_d | z) ],    0 where n = 0
+
+is (2) again, and no set of n tokens must be drawn: sorting random numbers to draw one is what a small network's update
+would spend most of its time on.
+
+By Jensen's inequality (2) bounds -log of the average over orders, which is what unmasking one token after the other in
+a random order draws from (`samplers/unmasking.py`).
 
 A network is `logits(tokens [B, D], the mask being K) -> [B, D, K]`; it need not know t, and what it says of tokens that
 it sees counts for nothing.
@@ -112,6 +120,34 @@ def order_agnostic_loss(logits: Logits, categories: int, x: Array, count: Array,
     4.0
     """
     return term(logits, categories, x, ranks(key, *jnp.shape(x)), count)
+
+
+def independent_loss(logits: Logits, categories: int, x: Array, share: Array, key: Key) -> jax.Array:
+    """(D + 1) times the mean of -log p(x_d | z) over tokens each masked by itself, 0 where none is: eq. 3.
+
+    Args:
+      logits: the network.
+      categories: K.
+      x: tokens [B, D] in 0 .. K-1.
+      share: m [B], uniform on [0, 1): `low_discrepancy`.
+      key: of what is masked.
+
+    Returns:
+      [B] nats.  Kind: upper bound of -log p(x) in expectation over m and masks; given m alone it is none.
+
+    Raises:
+      BadInput: logits of another shape.
+
+    Source: Hoogeboom et al., 2022, algorithm 2, whose sets of n are drawn otherwise here.
+
+    >>> half = lambda tokens: jnp.zeros((*tokens.shape, 2))
+    >>> loss = independent_loss(half, 2, jnp.zeros((2, 4), jnp.int32), jnp.array([0.0, 1.0]), jax.random.key(0))
+    >>> [round(float(nats / jnp.log(2.0)), 4) for nats in loss]  # none is masked; all are
+    [0.0, 5.0]
+    """
+    masked = jax.random.uniform(key, jnp.shape(x)) < jnp.asarray(share)[:, None]
+    nats = jnp.sum(masked_nats(logits, categories, x, masked), axis=1)
+    return nats * (jnp.shape(x)[1] + 1) / jnp.maximum(jnp.sum(masked, axis=1), 1)
 
 
 def term(logits: Logits, categories: int, x: Array, rank: Array, count: Array) -> jax.Array:
