@@ -19,6 +19,7 @@ from genjax.evaluate import Measured, averaged_state, evaluator
 from genjax.experiment import Experiment, evaluations_of
 from genjax.explaining import explained
 from genjax.fields import build
+from genjax.power_averages import reconstructed
 from genjax.record import read_config, result_lines, result_text, source_digest
 from genjax.report import draw, save_png, write_whole
 from genjax.run import resume_arguments
@@ -34,6 +35,8 @@ class EvaluateOptions(NamedTuple):
     """The checkpoint of this step; default: the best where the experiment selects one, else the newest."""
     seed: int | None = None
     """Of the measures' noise; default: the run's own, which repeats its numbers."""
+    widths: tuple[float, ...] = ()
+    """Of averages that are solved for now, from the two that `power_averages` kept; default: the run's own average."""
     devices: int | None = None
     """How many devices to use; default: all."""
     debug: bool = False
@@ -67,6 +70,8 @@ class SampleOptions(NamedTuple):
     """w of a diffusion model with labels: 0 without the label, 1 the label alone, above 1 beyond it."""
     label: int | None = None
     """Of a diffusion model with labels: which class; default: one after the other."""
+    width: float | None = None
+    """Of the average that is sampled from, where the run kept `power_averages`; default: the run's own average."""
     step: int | None = None
     """The checkpoint of this step; default: the best where the experiment selects one, else the newest."""
     seed: int = 0
@@ -139,21 +144,45 @@ def evaluate_run(path: str, options: EvaluateOptions) -> int:
     run = open_run(path, options.step, options.devices, options.seed)
     if not run.experiment.evaluations:
         raise BadInput(f"the experiment of {path} has no evaluations", "Experiment(evaluations={...}) defines them")
-    results: dict[str, Measured] = {}
-    clock = time.perf_counter()
-    for number, (name, evaluation) in enumerate(sorted(run.experiment.evaluations.items())):
-        if name not in evaluations_of(run.experiment, len(run.experiment.stages) - 1):
-            continue  # it measures an earlier stage
-        with explained(f"evaluation {name!r}"):
-            measured = evaluator(evaluation, run.mesh)(run.state, jax.random.fold_in(run.keys.evaluate, number))
-        results |= {f"{name}/{measure}": value for measure, value in measured.items()}
-    lines = result_lines(run.experiment, results, run.state, run.step, read_config(Path(path)))
+    clock, lines = time.perf_counter(), _measured(run, options.widths, read_config(Path(path)))
     print(
         "\n".join([*(result_text(line) for line in lines), f"cost     {time.perf_counter() - clock:.1f} s evaluating"])
     )
     with open(Path(path) / "evaluations.jsonl", "a", encoding="utf-8") as file:
         file.writelines(json.dumps({**line, "seed": options.seed}) + "\n" for line in lines)
     return 0
+
+
+def of_width(state: State, width: float) -> State:
+    """A state with the average of a width in place of its parameters, and no other average.
+
+    Args:
+      state: whose optimizer keeps `power_averages`.
+      width: relative to the training so far, as of `power_averages.exponent`.
+
+    Raises:
+      BadInput: as `reconstructed`.
+    """
+    return state._replace(params=reconstructed(state.opt_state, width), opt_state=())
+
+
+def _measured(run: Opened, widths: tuple[float, ...], config: Any) -> list[dict[str, Any]]:
+    """The result lines of a run's last stage: of its own average, or of each width's."""
+    states = {f"average of width {width:g}": of_width(run.state, width) for width in widths} or {"": run.state}
+    found: dict[str, dict[str, Measured]] = {weights: {} for weights in states}
+    own = evaluations_of(run.experiment, len(run.experiment.stages) - 1)
+    for number, (name, evaluation) in enumerate(sorted(run.experiment.evaluations.items())):
+        if name not in own:
+            continue  # it measures an earlier stage
+        with explained(f"evaluation {name!r}"):
+            measure, key = evaluator(evaluation, run.mesh), jax.random.fold_in(run.keys.evaluate, number)
+            for weights, state in states.items():
+                found[weights] |= {f"{name}/{measured}": value for measured, value in measure(state, key).items()}
+    lines = []
+    for weights, state in states.items():
+        for line in result_lines(run.experiment, found[weights], state, run.step, config):
+            lines.append({**line, "weights": weights or line["weights"]})
+    return lines
 
 
 Draw = Callable[[State, Key, int], Any]  # (state, key, n) -> samples
@@ -172,6 +201,8 @@ def sample_run(path: str, options: SampleOptions, drawing: Callable[[Experiment]
     """
     n = _check_sampling(options)
     run = open_run(path, options.step, options.devices, options.seed)
+    if options.width is not None:
+        run = run._replace(state=of_width(run.state, options.width))
     experiment = run.experiment
     chosen = experiment.sample if drawing is None else drawing(experiment)
     if chosen is None:
