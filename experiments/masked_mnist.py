@@ -95,7 +95,7 @@ def experiment(
     width: Count = 64,
     learning_rate: Positive = 1e-3,
     average: Fraction = 0.999,
-    steps: int = 60_000,
+    steps: int = 200_000,
     batch_size: Count = 100,
     k: Count = 32,
     summed: Count = 1_000,

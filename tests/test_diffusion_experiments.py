@@ -75,6 +75,21 @@ def test_consistency_points_learns_in_a_second_stage():
     assert after["ddim_1"] == before["ddim_1"]
 
 
+def test_consistency_digits_in_two_stages():
+    """The student begins as its teacher's average; distances are those of what is drawn, in pixels without a judge."""
+    sizes = {"width": 16, "blocks": 1, "levels": 6, "batch_size": 32, "average": 0.9}
+    experiment = function("consistency_digits")(**sizes, steps=60, distillation_steps=60)
+    _, begun, done = both_stages(experiment)
+    jax.tree.map(np.testing.assert_array_equal, done.carry["teacher"], begun.params)
+    state = averaged_state(done)
+    found = evaluator(experiment.evaluations["train"], parallel.mesh(1))(state, KEY)
+    assert found["ddim_50"].count == len(genjax.data.digits().train.arrays["image"])
+    assert 0 < found["held_out"].value < 0.5 * min(found[f"{by}_1"].value for by in ("consistency", "ddim"))
+    drawn = np.asarray(jax.jit(experiment.sample, static_argnums=2)(state, KEY, 3))
+    assert drawn.shape == (3, 8, 8, 1) and drawn.min() >= 0 and drawn.max() <= 1
+    assert np.asarray(jax.jit(experiment.pictures["calls"])(state, KEY)).shape[-3:] == (7 * 9 * 4, 10 * 9 * 4, 1)
+
+
 @pytest.mark.slow
 def test_a_distillation_goes_on_where_it_was_stopped(tmp_path):
     make = lambda: function("consistency_points")(width=8, blocks=1, levels=4, steps=100, distillation_steps=200)

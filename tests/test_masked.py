@@ -11,6 +11,7 @@ import scipy.stats
 from planted import rejects
 
 from genjax.corruption import discrete, survival
+from genjax.corruption.times import low_discrepancy
 from genjax.errors import BadInput
 from genjax.likelihood import masked as likelihood
 from genjax.losses import masked as losses
@@ -142,6 +143,18 @@ def continuous(schedule):
 def agnostic(logits, x, key):
     count_key, key = jax.random.split(key)
     return losses.order_agnostic_loss(logits, K, x, losses.masked_counts(count_key, *x.shape), key)
+
+
+def independent(logits, x, key, masked_by=lambda m: m):
+    share_key, key = jax.random.split(key)
+    return losses.independent_loss(logits, K, x, masked_by(low_discrepancy(share_key, len(x))), key)
+
+
+def test_tokens_masked_each_by_itself_give_the_average_over_orders():
+    check_bound(independent)
+    rejects(check_bound, lambda *args: D / (D + 1) * independent(*args))  # as though no row were without a mask
+    rejects(check_bound, lambda logits, x, key: independent(logits, x, key, lambda m: m**2))  # few are masked
+    rejects(check_bound, lambda logits, x, key: independent(logits, x, key, lambda m: jnp.ones_like(m)))
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
