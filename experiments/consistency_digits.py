@@ -48,7 +48,7 @@ FORWARD, DEVIATION = cosine(0.01, 0.995), 0.75  # of the pixels in [-1, 1]
 
 def experiment(
     features: str = "",
-    width: Count = 256,
+    width: Count = 128,
     blocks: Count = 3,
     levels: Count = 18,
     decay: Fraction = 0.95,
@@ -56,8 +56,8 @@ def experiment(
     learning_rate: Positive = 1e-3,
     distillation_rate: Positive = 5e-4,
     average: Fraction = 0.999,
-    steps: int = 10_000,
-    distillation_steps: int = 10_000,
+    steps: int = 6_000,
+    distillation_steps: int = 6_000,
     batch_size: Count = 64,
 ) -> Experiment:
     """A teacher, and a student that does in one call what the teacher does in `levels` steps.
