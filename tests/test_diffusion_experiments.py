@@ -5,6 +5,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from planted import rejects
 from resumed import stopped_and_whole
@@ -16,6 +17,8 @@ from genjax.checkpoint import seals
 from genjax.data import Split, make_dataset, scaled
 from genjax.evaluate import averaged_state, evaluator
 from genjax.fields import load
+from genjax.power_averages import exponent, reconstructed
+from genjax.saved import of_width
 from genjax.train import Options
 
 KEY = jax.random.key(0)
@@ -73,6 +76,35 @@ def test_consistency_points_learns_in_a_second_stage():
     assert after["consistency_1"].value < 0.05 > after["consistency_2"].value
     assert abs(after["points"].value) < 4 * after["points"].standard_error
     assert after["ddim_1"] == before["ddim_1"]
+
+
+def check_averages(path, read):
+    """theta_1 .. theta_T [T, ...] and a width's average of them: relative to how far it is from the end."""
+    steps = len(jax.tree.leaves(path)[0])
+    distance = lambda a, b: optax.tree.norm(jax.tree.map(lambda x, y: x - y, a, b))
+    mean = lambda weights: jax.tree.map(lambda p: jnp.tensordot(jnp.float32(weights), p, 1), path)
+    end = jax.tree.map(lambda p: p[-1], path)
+    for width in (0.05, 0.07, 0.12):
+        wanted = mean(np.diff((np.arange(steps + 1) / steps) ** (exponent(width) + 1)))
+        assert distance(read(width), wanted) < 0.02 * distance(end, wanted), width
+
+
+def test_averages_of_a_trained_network_are_those_of_the_path_it_took():
+    experiment = function("average_points")(width=8, blocks=1, steps=400, batch_size=32)
+    [stage] = experiment.stages
+    batch = lambda step: stage.data.batch(stage.data.resident, KEY, step)
+
+    def update(state, _):
+        after, _ = stage.learner.update(state, batch(state.step), KEY)
+        return after, after.params
+
+    done, path = jax.jit(lambda: jax.lax.scan(update, stage.learner.init(KEY, batch(0)), None, stage.steps))()
+    check_averages(path, lambda width: reconstructed(done.opt_state, width))
+    rejects(check_averages, path, lambda width: reconstructed(done.opt_state, 0.9 * width))
+    rejects(check_averages, path, lambda width: done.params)
+    rejects(check_averages, path, lambda width: jax.tree.map(lambda a: a[0], done.opt_state[-1].averages))
+    measure = evaluator(experiment.evaluations["validation"], parallel.mesh(1))
+    assert 0 < measure(of_width(done, 0.07), KEY)["excess"].value < 3
 
 
 def test_consistency_digits_in_two_stages():
