@@ -24,6 +24,7 @@ PROCESSES = {
 PREDICTIONS = {name: getattr(predictions, name) for name in ("data", "noise", "v", "velocity", "score")}
 PREDICTIONS["edm"] = predictions.preconditioned(0.7)
 KEY = jax.random.key(0)
+FLOW = schedules.rectified_flow()  # to the end, where nothing is left of the data
 
 
 def times(process, n=9, open_end=True):
@@ -235,6 +236,19 @@ def test_edm_has_targets_of_unit_variance():
     check_preconditioning(predictions.preconditioned(0.7))
     rejects(check_preconditioning, predictions.preconditioned(0.5))
     rejects(check_preconditioning, predictions.noise)
+
+
+def check_without_signal(prediction):
+    """Where nothing is left of x but what the network says, that is x."""
+    z, t = jax.random.normal(KEY, (3, 2)), jnp.ones(3)
+    told = lambda z, t: prediction.target(gaussian.point(FLOW, t, z), jnp.full((3, 2), 0.3), z)
+    np.testing.assert_allclose(predictions.denoiser(FLOW, prediction, told)(z, t), 0.3, atol=1e-6)
+
+
+def test_preconditioning_where_no_signal_is_left():
+    check_without_signal(predictions.preconditioned(0.7))
+    divided = predictions.preconditioned(0.7)._replace(data=lambda at, z, out: (at.alpha / at.alpha) * out)
+    rejects(check_without_signal, divided)
 
 
 def check_conversion(convert):

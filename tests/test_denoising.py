@@ -59,6 +59,46 @@ def test_plain_errors(process, prediction, weight):
     rejects(check_plain, denoising.denoising_loss, case[0], other, case[2])
 
 
+ENDS = {"flow": schedules.rectified_flow(), "cosine": schedules.cosine(0.0, 1.0)}  # no noise, and no signal
+
+
+def check_ends(loss, name, network):
+    """A time without noise has the loss of one with next to none, a time without signal that of next to none."""
+    process, (x, _, eps) = ENDS[name], setting(FLOW, 4)
+    nets = {"v": ("v", "v"), "velocity": ("velocity", "flow"), "data": ("data", "min_snr"), "edm": (None, "edm")}
+    for target, weight in nets.values():
+        prediction = predictions.preconditioned(0.5) if target is None else PREDICTIONS[target]
+        for t, near in ((0.0, 1e-4), (1.0, 1 - 1e-4)):
+            at = lambda t, p=prediction, w=weight: loss(process, p, WEIGHTS[w], network, x, jnp.full(4, t), eps)
+            np.testing.assert_allclose(at(t), at(near), rtol=0.01, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_losses_at_both_ends(name):
+    """Times are drawn from a range with its first, and in float32 the first is drawn now and then."""
+    network = lambda z, t: jnp.sin(z) + 0.1
+    check_ends(denoising.denoising_loss, name, network)
+    slope = jax.grad(
+        lambda a: denoising.denoising_loss(
+            ENDS[name],
+            predictions.v,
+            denoising.v_error,
+            lambda z, t: a * z,
+            jnp.ones((1, 2)),
+            jnp.zeros(1),
+            jnp.ones((1, 2)),
+        )[0]
+    )(1.0)
+    assert np.isfinite(slope)
+
+    def planted(process, prediction, weight, network, x, t, eps):
+        at = point(process, t, x)
+        error = prediction.target(at, x, eps) - network(at.alpha * x + at.sigma * eps, t)
+        return jnp.sum(weight(at) * prediction.factor(at) * error**2, axis=(1, 2))
+
+    rejects(check_ends, planted, name, network)
+
+
 def check_invariant(weights, process):
     """What a network thinks of x is weighed alike, in whatever form it says it."""
     x, t, eps = setting(process)

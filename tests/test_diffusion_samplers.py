@@ -7,9 +7,11 @@ import pytest
 import scipy.stats
 from planted import rejects
 
-from genjax.corruption import schedules
+from genjax.corruption import predictions, schedules
 from genjax.corruption.gaussian import Process, between, log_snr, point
 from genjax.errors import BadInput
+from genjax.likelihood import diffusion as likelihood
+from genjax.losses.denoising import denoising_loss, v_error
 from genjax.samplers import ddim, diffusion, grids, ode
 
 KEY = jax.random.key(0)
@@ -296,6 +298,51 @@ def test_refusals(make, said):
     with pytest.raises(BadInput) as refusal:
         make()
     assert said in str(refusal.value) and len(str(refusal.value).splitlines()) <= 3
+
+
+# -- what is given -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int32])
+def test_half_precision_and_whole_numbers_are_computed_in_float32(dtype):
+    """Of what is begun with, and of what a network says: 2M carries it from step to step."""
+    process, z = PROCESSES["cosine"], jnp.array([[0.0], [1.0]])
+    grid, half = grids.uniform(process, 3), lambda z, t: best(process)(z, t).astype(jnp.bfloat16)
+    draw = lambda z, denoise: diffusion.sample_from(process, denoise, ddim.dpm_solver_2m(), grid, KEY, z)
+    assert draw(z.astype(dtype), half).dtype == jnp.float32
+    np.testing.assert_array_equal(draw(z.astype(dtype), best(process)), draw(z, best(process)))
+    np.testing.assert_allclose(draw(z, half), draw(z, best(process)), atol=0.02)
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (1, 3), (3,)])
+def test_a_denoiser_of_another_shape_is_refused(shape):
+    """It would be stretched to fit."""
+    process, grid = PROCESSES["cosine"], grids.uniform(PROCESSES["cosine"], 3)
+    other = lambda z, t: jnp.ones(shape)
+    for solver in (ddim.ddim(), ode.heun()):
+        with pytest.raises(BadInput, match=r"output is \[.*\], the data \[2, 3\]"):
+            diffusion.sample(process, other, solver, grid, KEY, (2, 3))
+
+
+RISING = schedules.by_log_snr(lambda t: 18.0 * t - 5.0)
+BUMPY = schedules.by_log_snr(lambda t: 5.0 - 10.0 * t + 3.0 * np.sin(9.0 * t), 0.01)
+
+
+@pytest.mark.parametrize("process", [RISING, BUMPY])
+def test_a_schedule_that_rises_is_refused_wherever_it_is_used(process):
+    """One of a user's own, that nobody has looked at before."""
+    x, t, one = jnp.ones((2, 3)), jnp.array([0.3, 0.6]), lambda z, t: z
+    grid, reals = grids.uniform(process, 5), likelihood.of_reals(process)
+    loss = lambda a: denoising_loss(process, predictions.v, v_error, one, a * x, t, x).sum()
+    for use in (
+        lambda: diffusion.sample(process, one, ddim.ddim(), grid, KEY, (2, 3)),
+        lambda: predictions.denoiser(process, predictions.v, one),
+        lambda: jax.jit(jax.grad(loss))(1.0),
+        lambda: likelihood.stepwise_bound(process, one, reals, grid, x, KEY),
+        lambda: likelihood.continuous_bound(process, one, reals, 2, x, KEY),
+    ):
+        with pytest.raises(BadInput, match="signal-to-noise ratio of a process rises"):
+            use()
 
 
 def test_a_process_of_ones_own():

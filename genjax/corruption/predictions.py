@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.corruption.gaussian import Point, Process, point
+from genjax.corruption.gaussian import Point, Process, check_process, point
 from genjax.errors import BadInput
 from genjax.types import Array
 
@@ -77,7 +77,8 @@ score = Prediction(
 def preconditioned(deviation: float = 0.5) -> Prediction:
     """EDM's: x = c_skip y + c_out output, y = z / alpha, so that the target has unit variance at every level of noise.
 
-    With s = sigma / alpha and d the deviation of the data, c_skip = d^2 / (s^2 + d^2), c_out = s d / sqrt(s^2 + d^2).
+    With s = sigma / alpha and d the deviation of the data, c_skip = d^2 / (s^2 + d^2), c_out = s d / sqrt(s^2 + d^2);
+    where no signal is left the output says x / d.
     The network should see c_in y = y / sqrt(s^2 + d^2), and c_noise = log(s) / 4 as its level.
 
     Args:
@@ -98,16 +99,13 @@ def preconditioned(deviation: float = 0.5) -> Prediction:
     if not deviation > 0:
         raise BadInput(f"deviation of the data = {deviation}", "allowed: a number above 0")
 
-    def skip(at: Point) -> jax.Array:
-        return (deviation * at.alpha) ** 2 / (at.sigma**2 + (deviation * at.alpha) ** 2)
-
-    def out(at: Point) -> jax.Array:
-        return at.sigma * deviation / jnp.sqrt(at.sigma**2 + (deviation * at.alpha) ** 2)
+    def norm(at: Point) -> jax.Array:
+        return jnp.sqrt(at.sigma**2 + (deviation * at.alpha) ** 2)
 
     return Prediction(
-        lambda at, x, eps: (x - skip(at) * (x + at.sigma / at.alpha * eps)) / out(at),
-        lambda at, z, output: skip(at) * z / at.alpha + out(at) * output,
-        lambda at: out(at) ** 2,
+        lambda at, x, eps: (at.sigma * x / deviation - deviation * at.alpha * eps) / norm(at),
+        lambda at, z, output: deviation * (deviation * at.alpha * z / norm(at) + at.sigma * output) / norm(at),
+        lambda at: (at.sigma * deviation / norm(at)) ** 2,
     )
 
 
@@ -162,7 +160,7 @@ def denoiser(process: Process, prediction: Prediction, network: Callable[[jax.Ar
       Denoise.
 
     Raises:
-      BadInput: a prediction that says nothing of x at the end of this process.
+      BadInput: a prediction that says nothing of x at the end of this process, a process that is none.
 
     >>> from genjax.corruption.schedules import rectified_flow
     >>> still = denoiser(rectified_flow(), velocity, lambda z, t: jnp.zeros_like(z))
@@ -173,8 +171,36 @@ def denoiser(process: Process, prediction: Prediction, network: Callable[[jax.Ar
     return lambda z, t: prediction.data(point(process, t, z), z, network(z, t))
 
 
+def checked(denoise: Denoise) -> Denoise:
+    """The same denoiser, its output in z's dtype; one of another shape is refused: it would be stretched to fit.
+
+    Args:
+      denoise: (z [B, ...], t [B]) -> E[x | z_t = z].
+
+    Returns:
+      Denoise.
+
+    Raises:
+      BadInput: when used: an output of another shape than z.
+
+    >>> checked(lambda z, t: z.astype(jnp.bfloat16))(jnp.ones((1, 2)), jnp.ones(1)).dtype
+    dtype('float32')
+    """
+
+    def of_one_shape(z: jax.Array, t: jax.Array) -> jax.Array:
+        x = jnp.asarray(denoise(z, t))
+        if x.shape != jnp.shape(z):
+            raise BadInput(
+                f"the denoiser's output is {list(x.shape)}, the data {list(jnp.shape(z))}",
+                "allowed: one shape; E[x | z] has a number for each of theirs",
+            )
+        return x.astype(z.dtype)  # of a network in half precision
+
+    return of_one_shape
+
+
 def check_prediction(process: Process, prediction: Prediction) -> Prediction:
-    """The same prediction, if it is worth something at all times of a process.
+    """The same prediction, if it is worth something at all times of a process whose signal falls all the way.
 
     Args:
       process: of the data.
@@ -184,7 +210,7 @@ def check_prediction(process: Process, prediction: Prediction) -> Prediction:
       `prediction`.
 
     Raises:
-      BadInput: where no signal is left noise and score say nothing of the data.
+      BadInput: where no signal is left noise and score say nothing of the data; a process that is none.
 
     >>> from genjax.corruption.schedules import rectified_flow
     >>> check_prediction(rectified_flow(), velocity) is velocity
@@ -193,6 +219,7 @@ def check_prediction(process: Process, prediction: Prediction) -> Prediction:
     alpha, sigma = (part(np.array(process.last)) for part in (process.alpha, process.sigma))
     if isinstance(alpha, jax.core.Tracer):  # a learned schedule: its ends are not known yet
         return prediction
+    check_process(process)
     with jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
         factor = prediction.factor(Point(*(jnp.asarray(part) for part in (alpha, sigma, -1.0, 1.0))))
         says_nothing = not bool(jnp.isfinite(factor))

@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.corruption.gaussian import Process, point
-from genjax.corruption.predictions import Denoise
+from genjax.corruption.gaussian import Process, check_process, point
+from genjax.corruption.predictions import Denoise, checked
 from genjax.distributions import event_sum, normal_log_prob, upcast
 from genjax.errors import BadInput
 from genjax.likelihood.probability_flow import Divergence
@@ -48,8 +48,8 @@ def adaptive_log_density(
       [B] nats; six calls of the network and of its derivative a step.
 
     Raises:
-      BadInput: diffrax is not installed; a tolerance that is not positive; a process that reaches zero signal or noise;
-        a denoiser's output of another shape than x.
+      BadInput: diffrax is not installed; a tolerance that is not positive; a process that reaches zero signal or noise,
+        or whose signal does not fall; a denoiser's output of another shape than x.
 
     Source: Song et al., 2021, eq. 39 and appendix D.2.
 
@@ -68,27 +68,19 @@ def adaptive_log_density(
             "allowed: one whose `first` and `last` stop before, such as rectified_flow(0.001, 0.999)",
         )
     c, (x, dims) = np.hypot(1.0, sigma / alpha), (upcast(x), math.prod(np.shape(x)[1:]))
+    check_process(process)
+    denoise = checked(denoise)
 
     def rate(t: jax.Array, state: tuple[jax.Array, jax.Array], _: None) -> tuple[jax.Array, jax.Array]:
         at, w = point(process, t), state[0]
         c, speed = jnp.hypot(1.0, at.sigma / at.alpha), at.sigma_rate / at.sigma - at.alpha_rate / at.alpha
-        data, spread = divergence(lambda w: _asked(denoise, at.alpha * c, t, w), w)
+        data, spread = divergence(lambda w: denoise(at.alpha * c * w, jnp.full(len(w), t, w.dtype)), w)
         return speed * (w - c * data) / c**2, speed * (dims / c**2 - spread / c)
 
     w, gained = _followed(rate, ends, (x / float(c[0]), jnp.zeros(len(x), x.dtype)), tolerance, most)
     log_variance = 2.0 * math.log(sigma[1] / alpha[1])
     prior = normal_log_prob(float(c[1]) * w, jnp.zeros_like(w), jnp.full_like(w, log_variance))
     return event_sum(prior) + dims * math.log(c[1] / c[0]) + gained
-
-
-def _asked(denoise: Denoise, scale: jax.Array, t: jax.Array, w: jax.Array) -> jax.Array:
-    data = denoise(scale * w, jnp.full(len(w), t, w.dtype))
-    if jnp.shape(data) != w.shape:  # it would be stretched to fit, and the density be no model's
-        raise BadInput(
-            f"the denoiser's output is {list(jnp.shape(data))}, the data {list(w.shape)}",
-            "allowed: one shape; E[x | z] has a number for each of theirs",
-        )
-    return data.astype(w.dtype)  # of a network in half precision
 
 
 def _followed(rate: Callable, ends: np.ndarray, begin: tuple, tolerance: float, most: int) -> tuple:

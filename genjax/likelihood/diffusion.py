@@ -28,8 +28,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.corruption.gaussian import Process, corrupt, log_snr, point, times_of
-from genjax.corruption.predictions import Denoise
+from genjax.corruption.gaussian import Process, check_process, corrupt, log_snr, point, times_of
+from genjax.corruption.predictions import Denoise, checked
 from genjax.corruption.times import low_discrepancy
 from genjax.distributions import event_sum, upcast
 from genjax.errors import BadInput
@@ -118,8 +118,8 @@ def continuous_bound(
       Bound; the diffusion term is unbiased for every k.
 
     Raises:
-      BadInput: no times; a process that has no noise at its first time, or no signal at its last; a denoiser's output
-        of another shape than x.
+      BadInput: no times; a process whose signal does not fall, that has no noise at its first time, or no signal at its
+        last; a denoiser's output of another shape than x.
 
     Source: Kingma et al., 2021, eq. 17; the spread of times, appendix I.1.
 
@@ -234,13 +234,7 @@ def _first(process: Process) -> tuple[Any, Any]:
 
 
 def _error(process: Process, denoise: Denoise, x: jax.Array, noise: jax.Array, t: jax.Array) -> jax.Array:
-    data = denoise(corrupt(process, x, noise, t), t)
-    if jnp.shape(data) != x.shape:  # it would be stretched to fit, and the bound be that of another model
-        raise BadInput(
-            f"the denoiser's output is {list(jnp.shape(data))}, the data {list(x.shape)}",
-            "allowed: one shape; E[x | z] has a number for each of theirs",
-        )
-    return event_sum((x - data) ** 2)
+    return event_sum((x - checked(denoise)(corrupt(process, x, noise, t), t)) ** 2)
 
 
 def _reconstruct(process: Process, reconstruction: Reconstruction, x: jax.Array, key: Key) -> jax.Array:
@@ -249,7 +243,7 @@ def _reconstruct(process: Process, reconstruction: Reconstruction, x: jax.Array,
 
 
 def _table(process: Process) -> np.ndarray:
-    ends = log_snr(process, np.array([process.first, process.last]))
+    ends = log_snr(check_process(process), np.array([process.first, process.last]))
     _check_noise(ends[0])
     if not np.isfinite(ends[1]):
         raise BadInput(

@@ -36,7 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax.corruption.gaussian import Process
-from genjax.corruption.predictions import Denoise
+from genjax.corruption.predictions import Denoise, checked
 from genjax.distributions import event_sum, normal_log_prob, upcast
 from genjax.errors import BadInput
 from genjax.samplers.grids import path
@@ -77,7 +77,7 @@ def log_density(process: Process, denoise: Denoise, grid: np.ndarray, divergence
             "a density along a grid of one time, or one that reaches zero signal or zero noise",
             "allowed: two times or more, such as uniform_log_snr of rectified_flow(0.001, 0.999)",
         )
-    x, s = upcast(x), at["sigma"] / at["alpha"]
+    x, denoise, s = upcast(x), checked(denoise), at["sigma"] / at["alpha"]
     rows = {"t": at["t"], "c": np.sqrt(1.0 + s**2), "scale": at["alpha"] * np.sqrt(1.0 + s**2)}
     upwards = {name: jnp.asarray(values[::-1], x.dtype) for name, values in rows.items()}
     below, above = ({name: v[part] for name, v in upwards.items()} for part in (slice(None, -1), slice(1, None)))
@@ -86,7 +86,7 @@ def log_density(process: Process, denoise: Denoise, grid: np.ndarray, divergence
 
     def rate(w: jax.Array, at: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         times = jnp.full(len(w), at["t"], w.dtype)
-        data, spread = divergence(lambda w: _shaped(denoise(at["scale"] * w, times), w), w)
+        data, spread = divergence(lambda w: denoise(at["scale"] * w, times), w)
         return (w / at["c"] - data) / at["c"], (dims / at["c"] - spread) / at["c"]
 
     def step(carried: tuple[jax.Array, jax.Array], row: tuple) -> tuple[tuple[jax.Array, jax.Array], None]:
@@ -100,15 +100,6 @@ def log_density(process: Process, denoise: Denoise, grid: np.ndarray, divergence
     stretch = math.log(rows["c"][0] / rows["c"][-1])
     prior = normal_log_prob(float(rows["c"][0]) * w, jnp.zeros_like(w), jnp.full_like(w, 2.0 * math.log(s[0])))
     return event_sum(prior) + dims * stretch + gained
-
-
-def _shaped(data: jax.Array, w: jax.Array) -> jax.Array:
-    if jnp.shape(data) != w.shape:
-        raise BadInput(
-            f"the denoiser's output is {list(jnp.shape(data))}, the data {list(w.shape)}",
-            "allowed: one shape; E[x | z] has a number for each of theirs",
-        )
-    return data.astype(w.dtype)  # of a network in half precision
 
 
 def exact_divergence(f: Callable[[jax.Array], jax.Array], y: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -19,7 +19,7 @@ constant terms at both ends (`likelihood/`); any other weight that falls along w
 noise-augmented likelihood (Kingma and Gao 2023).
 
 The error is taken in what the network predicts, and w is divided by what one unit of it is worth, so that nothing
-cancels at little noise.
+cancels at little noise.  Where there is none, their product is its limit at little noise: infinity times zero is none.
 
 Sources: Ho, Jain and Abbeel, 2020, https://arxiv.org/abs/2006.11239; Salimans and Ho, 2022,
 https://arxiv.org/abs/2202.00512; Lipman et al., 2023, https://arxiv.org/abs/2210.02747; Hang et al., Efficient
@@ -41,6 +41,7 @@ from genjax.types import Array
 
 Network = Callable[[jax.Array, jax.Array], jax.Array]
 """(z [B, ...], t [B]) -> what is predicted, of z's shape."""
+LITTLE = 1e-6  # noise in the place of none
 Weight = Callable[[Point], jax.Array]
 """w of eq. 1 at the times of a Point."""
 
@@ -82,6 +83,7 @@ def denoising_loss(
             f"the network's output is {list(output.shape)}, its data {list(jnp.shape(x))}",
             "allowed: one shape; a network for these data predicts something for each of their numbers",
         )
+    at = at._replace(sigma=jnp.where(at.sigma == 0, LITTLE, at.sigma))
     error = prediction.target(at, jnp.asarray(x), jnp.asarray(noise)) - output
     return event_sum(weight(at) * prediction.factor(at) * error**2)
 
@@ -168,7 +170,7 @@ def min_snr(gamma: float = 5.0) -> Weight:
 
 
 def edm_weight(deviation: float = 0.5) -> Weight:
-    """w = (s^2 + d^2) / (s d)^2, s = sigma / alpha: at the start of training every level of noise has the same loss.
+    """w = (s^2 + d^2) / (s d)^2 = 1 / d^2 + SNR: at the start of training every level of noise has the same loss.
 
     Args:
       deviation: d, of one dimension of the data; > 0.
@@ -186,11 +188,7 @@ def edm_weight(deviation: float = 0.5) -> Weight:
     if not deviation > 0:
         raise BadInput(f"deviation of the data = {deviation}", "allowed: a number above 0")
 
-    def weight(at: Point) -> jax.Array:
-        s = at.sigma / at.alpha
-        return (s**2 + deviation**2) / (s * deviation) ** 2
-
-    return weight
+    return lambda at: deviation**-2.0 + simple(at)
 
 
 def likelihood_weight(at: Point) -> jax.Array:

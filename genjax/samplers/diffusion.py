@@ -24,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax.corruption.gaussian import Process, draw_last
-from genjax.corruption.predictions import Denoise
+from genjax.corruption.predictions import Denoise, checked
+from genjax.distributions import upcast
 from genjax.errors import BadInput
 from genjax.samplers.grids import Plan
 from genjax.types import Array, Key
@@ -57,7 +58,8 @@ def sample(
       x of that shape.
 
     Raises:
-      BadInput: a grid that does not fall or lies outside the process, a solver that does not fit it.
+      BadInput: a grid that does not fall or lies outside the process, a solver that does not fit it, a denoiser's
+        output of another shape than x.
 
     Example: data that are always 2.
       >>> from genjax.corruption.schedules import cosine
@@ -80,7 +82,7 @@ def sample_from(process: Process, denoise: Denoise, solver: Solver, grid: np.nda
       z: z_t [B, ...] at t = grid[0].
 
     Returns:
-      x, of z's shape.
+      x, of z's shape, float32 at least.
 
     Raises:
       BadInput: as `sample`.
@@ -91,7 +93,7 @@ def sample_from(process: Process, denoise: Denoise, solver: Solver, grid: np.nda
     >>> sample_from(cosine(), still, ddim(), np.array([0.5]), jax.random.key(0), jnp.zeros((1, 1))).tolist()
     [[1.0]]
     """
-    return _scan(process, denoise, solver, grid, key, jnp.asarray(z))[0]
+    return _scan(process, denoise, solver, grid, key, z)[0]
 
 
 def trajectory(
@@ -140,10 +142,11 @@ def _scan(
     solver: Solver,
     grid: np.ndarray,
     key: Key,
-    z: jax.Array,
+    z: Array,
     slots: np.ndarray | None = None,
     frames: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
+    z, denoise = upcast(z), checked(denoise)
     plan = {name: jnp.asarray(rows, z.dtype) for name, rows in solver.plan(process, grid).items()}
     slots = np.zeros(len(grid), int) if slots is None else slots
 

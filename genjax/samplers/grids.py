@@ -104,7 +104,8 @@ def path(process: Process, grid: np.ndarray) -> Plan:
       {"t", "alpha", "sigma", "next_t", "next_alpha", "next_sigma"}, each [N]; the last next_t repeats t.
 
     Raises:
-      BadInput: times that do not fall, that lie outside the process, or at which no noise is left.
+      BadInput: times that do not fall, that lie outside the process, or at which no noise is left; a process whose
+        signal does not fall.
 
     >>> from genjax.corruption.schedules import rectified_flow
     >>> path(rectified_flow(), np.array([1.0, 0.5]))["next_alpha"].tolist()
@@ -123,6 +124,13 @@ def path(process: Process, grid: np.ndarray) -> Plan:
         raise BadInput(
             f"a grid down to t = {grid[-1]}, where no noise is left",
             "allowed: times of the steps' beginnings; the last step goes to the data by itself",
+        )
+    with np.errstate(divide="ignore"):
+        ratio = np.diff(np.log(alpha) - np.log(sigma))
+    if not (ratio > 0).all():
+        raise BadInput(
+            f"the signal-to-noise ratio of a process rises towards t = {grid[np.flatnonzero(~(ratio > 0))[0]]:.6g}",
+            "allowed: a schedule that falls from first to last; look at the signs of its formula",
         )
     return {
         "t": grid,
