@@ -144,10 +144,21 @@ def _refused(prog: str, text: str, options: type, fields: Sequence[Field], argum
         what = f"unknown option {unknown}" if unknown.startswith("-") else f"unexpected argument {unknown!r}"
         allowed = f"did you mean --{near[0]}?" if near else f"options: {', '.join('--' + n for n in names)}"[:300]
         return BadInput(what, allowed, f"{prog} --help lists them")
+    chosen = re.match(r"invalid choice '(.*?)' for argument '--([\w-]+)'", what)
+    if chosen:
+        return _no_choice(*chosen.groups(), types, prog)
     named = [name for name in types if re.search(rf"--{name.replace('_', '-')}(?![\w-])", what)]
     helps = {field.name: field.help for field in fields}
     allowed = "; ".join(f"{name}: {kind_name(types[name])}, {helps.get(name, '')}".rstrip(", ") for name in named)
     return BadInput(what[:300], allowed[:300], f"{prog} --help")
+
+
+def _no_choice(value: str, name: str, types: Mapping[str, Any], prog: str) -> BadInput:
+    kinds = typing.get_args(types.get(name.replace("-", "_")))  # of a Literal, or of one beside None
+    choices = [one for kind in kinds for one in (typing.get_args(kind) or [kind]) if isinstance(one, str)]
+    near = difflib.get_close_matches(value, choices, 1, 0.4)
+    told = f"did you mean {near[0]}? " if near else ""
+    return BadInput(f"invalid choice '{value}' for --{name}", f"{told}allowed: {', '.join(choices)}", f"{prog} --help")
 
 
 def _first_paragraph(box: str) -> str:

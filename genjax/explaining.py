@@ -19,10 +19,10 @@ _TRACED = (
 
 
 @contextmanager
-def explained(where: str, batch_size: int | None = None) -> Iterator[None]:
+def explained(where: str, batch_size: int | None = None, n: int | None = None) -> Iterator[None]:
     """Tell the author of a traced function in three lines what went wrong in it, and in which line of it."""
     try:
-        with within_memory(where, batch_size):
+        with within_memory(where, batch_size, n):
             yield
     except (GenjaxError, MemoryError, jax.errors.JaxRuntimeError):
         raise
@@ -39,16 +39,19 @@ def explained(where: str, batch_size: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def within_memory(where: str, batch_size: int | None = None) -> Iterator[None]:
-    """Tell what to do where the memory of a device does not suffice."""
+def within_memory(where: str, batch_size: int | None = None, n: int | None = None) -> Iterator[None]:
+    """Tell what to do where the memory of a device does not suffice: a smaller batch, or of n samples fewer."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
+        what = f"{where}: out of memory: {str(error).splitlines()[0][:200]}"
+        if n is not None:
+            raise BadInput(what, f"parameters and all of --n {n} must fit together", f"--n {max(n // 2, 1)}") from error
         smaller = f"try --batch-size {batch_size // 2}" if batch_size and batch_size > 1 else "a smaller batch"
         raise BadInput(
-            f"{where}: out of memory: {str(error).splitlines()[0][:200]}",
+            what,
             "parameters, optimizer, batch and activations must fit together",
             f"{smaller}, set microbatches in minimize, or use --parallel fsdp",
         ) from error

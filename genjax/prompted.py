@@ -34,6 +34,10 @@ def prompt_run(path: str, options: SampleOptions) -> int:
       BadInput: a setting out of its range, a model that reads no text, a prompt that is empty, too long, or holds what
         the model does not know.
     """
+    for name in ("sampler", "steps", "guidance", "label"):
+        if getattr(options, name) is not None:
+            told = f"--{name} {getattr(options, name)} with --prompt"
+            raise BadInput(told, "it is of a diffusion, which goes on with no text", "leave one of them out")
     n = 1 if options.n is None else options.n
     _check_settings(n, options)
     run = open_run(path, options.step, options.devices, options.seed)

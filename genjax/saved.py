@@ -229,11 +229,20 @@ def samples_of(run: Opened, drawing: Draw, n: int) -> np.ndarray:
     Raises:
       Damaged: samples that are not finite.
     """
-    with explained("sample"):
-        drawn = np.asarray(jax.jit(drawing, static_argnums=2)(averaged_state(run.state), run.sampling, n))
+    with explained("sample", n=n):
+        drawn = arrays_of(jax.jit(drawing, static_argnums=2)(averaged_state(run.state), run.sampling, n))
     if not np.isfinite(drawn).all():
         raise Damaged("the samples are not finite", "", "sample an earlier checkpoint with --step")
     return drawn
+
+
+def arrays_of(drawn: jax.Array) -> np.ndarray:
+    """Its numbers on the host, once it is computed: without waiting, what found no memory ends the process.
+
+    >>> arrays_of(jax.numpy.ones(2)).tolist()
+    [1.0, 1.0]
+    """
+    return np.asarray(jax.block_until_ready(drawn))
 
 
 def _check_sampling(options: SampleOptions) -> int:
