@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, ema, minimize
+from genjax import Count, Denoising, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, ema, minimize
 from genjax.corruption import predictions
 from genjax.corruption.schedules import cosine, rectified_flow
 from genjax.corruption.times import uniform_times
@@ -128,6 +128,7 @@ def experiment(
         pictures={"density": densities},
         formats={".csv": lambda points: "\n".join(f"{x:.6f},{y:.6f}" for x, y in points).encode() + b"\n"},
         data=f"{MODES} normals on a circle",
+        denoising=Denoising(forward, lambda params, label: denoise(params), (2,), jnp.asarray, jnp.asarray),
     )
 
 

@@ -130,10 +130,10 @@ def _sample(arguments: list[str]) -> int:
 
 def _edit(arguments: list[str]) -> int:
     from genjax.arguments import first_argument, parse
-    from genjax.denoised import EditOptions, edit_run
+    from genjax.edited import EditOptions, edit_run
 
     path, rest = first_argument(arguments, "genjax edit RUN", EditOptions, "a run directory")
-    about = "Finishes, redraws or enlarges a picture with a diffusion model."
+    about = "Redraws, finishes, enlarges or cleans a picture with a diffusion model, or leads it over into another."
     options, _ = parse(f"genjax edit {path}", about, EditOptions, rest)
     _prepare()
     return edit_run(path, options)
@@ -248,7 +248,7 @@ COMMANDS = {
     "resume": Command("resume RUN", "go on with a run", _resume),
     "evaluate": Command("evaluate RUN", "measure a checkpoint", _evaluate),
     "sample": Command("sample RUN --n 64 --out grid.png", 'draw samples; --prompt "..." goes on with a text', _sample),
-    "edit": Command("edit RUN --image FILE", "finish, redraw or enlarge a picture with a diffusion model", _edit),
+    "edit": Command("edit RUN --image FILE", "redraw, finish, enlarge or clean a picture, by a diffusion", _edit),
     "compress": Command("compress FILE... --run RUN", "code files without loss, by a model", _compress),
     "decompress": Command("decompress ARCHIVE --run RUN", "and back", _decompress),
     "sweep": Command("sweep FILE field=a,b seed=0:3", "train a grid of runs and rank them", _sweep),

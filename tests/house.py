@@ -16,7 +16,7 @@ ROOMS = (
     *("evaluate", "report"),
     "targets",
     *("experiment", "kinds", "fields", "arguments", "view", "train", "stopping", "record", "directory", "run", "saved"),
-    *("prompted", "denoised", "feature_net", "compress"),
+    *("prompted", "denoised", "edited", "feature_net", "compress"),
     *("listing", "sweep", "compare", "reproduce", "cache", "show", "doctor", "prepare", "cli", "__main__"),
 )
 

@@ -53,6 +53,7 @@ def run(tmp_path_factory):
     for name, pixels in {
         "dark": np.full((4, 4), 40),
         "half": np.repeat([[0], [0], [255], [255]], 4, axis=1),
+        "black": np.zeros((4, 4)),
         "bright": np.full((4, 4), 255),
         "wide": np.zeros((4, 5)),
         "small": np.array([[0, 85], [170, 255]]),
@@ -120,6 +121,16 @@ def test_what_is_not_finite_is_not_written(run, capsys):
     assert "not finite" in capsys.readouterr().err and not (run / "wild.png").exists()
 
 
+@pytest.mark.parametrize("command", [["sample", "--out", "many.npz"], ["edit", "--image", "dark.png"]])
+def test_more_samples_than_memory_holds(run, capsys, monkeypatch, command):
+    """60 terabytes: the process lives, and says how many it was asked for."""
+    monkeypatch.chdir(run)
+    options = ["--label", "1", "--steps", "1", "--n", "1000000000000"]
+    assert main([command[0], "run", *command[1:], *options]) == 2
+    told = capsys.readouterr().err
+    assert "out of memory" in told and "--n 500000000000" in told and len(told.strip().splitlines()) == 3
+
+
 def test_an_opaque_alpha_channel_is_no_matter(run):
     options = ["--image", str(run / "opaque.png"), "--mask", str(run / "opaque.png"), "--n", "1", "--steps", "2"]
     assert main(["edit", str(run / "run"), *options, "--out", str(run / "o.png")]) == 0
@@ -155,21 +166,32 @@ def test_a_picture_is_finished_by_any_sampler(run, sampler):
     assert (found[1:, 2:] < 60).all()
 
 
+def test_a_picture_is_freed_of_noise_and_led_to_another(run):
+    """A noisy dark one is dark; a walk begins and ends with the pictures."""
+    found = results(run, "--image", str(run / "dark.png"), "--noise", "0.2")
+    assert (found[0] == 40).all() and (found[1:] < 3).all()
+    found = results(run, "--image", str(run / "black.png"), "--to", str(run / "bright.png"))
+    assert (found[1] < 3).all() and (found[3] > 252).all()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["sample", "--steps", "0"], "--steps 0"),
         (["sample", "--guidance", "-1"], "--guidance -1.0"),
         (["sample", "--label", "7"], "allowed: 0 to 1"),
-        (["sample", "--sampler", "magic"], "magic"),
+        (["sample", "--sampler", "magic"], "allowed: ddim, ddpm, 2m, euler, heun, churn"),
+        (["sample", "--sampler", "huen"], "did you mean heun?"),
         (["edit"], "no picture to edit"),
         (["edit", "--image", "dark.png", "--guidance", "2"], "without --label"),
         (["edit", "--image", "wide.png"], "5x4 with 1 channel"),
-        (["edit", "--image", "none.png"], "no picture at"),
+        (["edit", "--image", "none.png"], "--image: no picture at"),
+        (["edit", "--image", "dark.png", "--mask", "none.png"], "--mask: no picture at"),
+        (["edit", "--image", "dark.png", "--out", "dark.png"], "--out dark.png is the picture of --image"),
         (["edit", "--image", "dark.png", "--mask", "wide.png"], "wide.png is 5x4"),
         (["edit", "--image", "dark.png", "--strength", "0"], "--strength 0.0"),
         (["edit", "--image", "dark.png", "--mask", "half.png", "--strength", "0.5"], "--strength 0.5 with --mask"),
-        (["edit", "--image", "small.png", "--enlarge", "2", "--strength", "1"], "--strength 1.0 with --mask"),
+        (["edit", "--image", "small.png", "--enlarge", "2", "--strength", "1"], "--strength 1.0 with --enlarge"),
         (["edit", "--image", "clear.png"], "clear.png is 4x4 with 4 channels"),
         (["edit", "--image", "dark.png", "--mask", "clear.png"], "transparent in places"),
         (["edit", "--image", "dark.png", "--n", "0"], "--n 0"),
@@ -178,7 +200,15 @@ def test_a_picture_is_finished_by_any_sampler(run, sampler):
         (["edit", "--image", "dark.png", "--enlarge", "3"], "allowed: 2, 4, which divide"),
         (["edit", "--image", "dark.png", "--enlarge", "1"], "--enlarge 1"),
         (["edit", "--image", "small.png", "--enlarge", "-2"], "--enlarge -2"),
-        (["edit", "--image", "small.png", "--enlarge", "2", "--mask", "half.png"], "--enlarge with --mask"),
+        (["edit", "--image", "small.png", "--enlarge", "2", "--mask", "half.png"], "--mask with --enlarge"),
+        (["edit", "--image", "dark.png", "--noise", "0.1", "--to", "half.png"], "--noise with --to"),
+        (["edit", "--image", "dark.png", "--noise", "0.001"], "allowed: from 0.00785 to 1"),
+        (["edit", "--image", "dark.png", "--noise", "nan"], "--noise nan"),
+        (["edit", "--image", "dark.png", "--to", "wide.png"], "wide.png is 5x4"),
+        (["edit", "--image", "dark.png", "--to", "half.png", "--n", "1"], "--n 1 with --to"),
+        (["edit", "--image", "dark.png", "--to", "half.png", "--steps", "1"], "--steps 1 with --to"),
+        (["sample", "--steps", "1000000000000"], "allowed: 1 to 100,000"),
+        (["sample", "--prompt", "text", "--guidance", "2"], "--guidance 2.0 with --prompt"),
         (["edit", "--image", "small.png", "--enlarge", "2", "--steps", "0"], "--steps 0"),
         (["edit", "--image", "small.png", "--enlarge", "2", "--sampler", "2m"], "allowed: ddim, ddpm, euler"),
     ],
@@ -191,7 +221,7 @@ def test_refusals(run, capsys, monkeypatch, options, said):
 
 
 def test_models_that_do_not_denoise_or_have_no_labels():
-    with pytest.raises(BadInput, match="no diffusion"):
+    with pytest.raises(BadInput, match="takes no --sampler"):
         sample_function(None, "run", SampleOptions(steps=5))
     plain = Denoising(rectified_flow(), lambda params, label: None, (2,), jnp.asarray, jnp.asarray)
     with pytest.raises(BadInput, match="without labels"):

@@ -10,7 +10,7 @@ from genjax.corruption import schedules
 from genjax.corruption.gaussian import point
 from genjax.errors import BadInput
 from genjax.samplers import diffusion, grids, guidance, restoring
-from genjax.samplers.ddim import ddim
+from genjax.samplers.ddim import ancestral, ddim
 from genjax.samplers.ode import heun
 
 KEY = jax.random.key(0)
@@ -216,6 +216,53 @@ def test_a_sketch_is_kept_by_as_much_as_is_asked():
     rejects(check_redrawn, lambda p, d, s, g, k, x, w: restoring.redraw(p, d, s, g, k, -x, w))
 
 
+def check_cleaned(clean):
+    """Of y = x + n / 2 the law of x given y, in closed form."""
+    y, precision = np.array([1.0, -0.5]), np.linalg.inv([[1.0, RHO], [RHO, 1.0]]) + 4.0 * np.eye(2)
+    covariance = np.linalg.inv(precision)
+    noisy, grid = jnp.full((8000, 2), jnp.float32(y)[None]), grids.uniform(COSINE, 200)
+    x = np.asarray(clean(COSINE, joint(COSINE), ancestral(), grid, KEY, noisy, 0.5))
+    np.testing.assert_allclose(x.mean(axis=0), covariance @ y * 4.0, atol=0.03)
+    np.testing.assert_allclose(np.cov(x.T), covariance, atol=0.02)
+
+
+def test_a_noisy_picture_is_freed_of_its_noise():
+    check_cleaned(restoring.cleaned)
+    rejects(check_cleaned, lambda *args: restoring.cleaned(*args[:-1], 0.4))
+    rejects(check_cleaned, lambda p, d, s, *rest: restoring.cleaned(p, d, ddim(), *rest))  # it draws no x given y
+    again = lambda p, d, s, g, k, y, w: restoring.redraw(p, d, s, g, k, y, 0.3)  # noise is added to noise
+    rejects(check_cleaned, again)
+    larger = lambda p, d, s, g, k, y, w: restoring.cleaned(p, d, s, g, k, y / p.alpha(np.float64(0.295)), w)
+    rejects(check_cleaned, larger)  # y itself for z_t
+
+
+def check_walked(walk):
+    """Of normal data noise is a linear map of x: what lies between two is known."""
+    process, n = schedules.edm(0.02, 20.0), 5
+    x, (values, vectors) = np.array([[1.0, 0.6], [-0.9, 1.1]]), np.linalg.eigh([[1.0, RHO], [RHO, 1.0]])
+    up = (vectors * np.sqrt((values + 400.0) / (values + 0.0004))) @ vectors.T
+    z, share = x @ up, np.linspace(0.0, 1.0, n)[:, None]
+    size = np.linalg.norm(z, axis=1, keepdims=True)
+    angle = np.arccos((z[0] @ z[1]) / size.prod())
+    ends = np.sin((1 - share) * angle) * (z / size)[:1] + np.sin(share * angle) * (z / size)[1:]
+    arc = ends / np.sin(angle) * ((1 - share) * size[0] + share * size[1])
+    found = walk(process, joint(process), heun(), grids.karras(process, 60), KEY, *jnp.float32(x), n)
+    np.testing.assert_allclose(found, arc @ np.linalg.inv(up), atol=0.02)
+
+
+def test_a_walk_leads_from_one_picture_to_another():
+    check_walked(restoring.walked)
+    swapped = lambda p, d, s, g, k, first, last, n: restoring.walked(p, d, s, g, k, last, first, n)
+    rejects(check_walked, swapped)
+    rows = []
+    restoring.walked(
+        COSINE, lambda z, t: rows.append(len(z)) or z, ddim(), grids.uniform(COSINE, 3), KEY, Z[0], Z[1], 4
+    )
+    assert set(rows) == {4}  # a model may hold as many labels
+    straight = lambda p, d, s, g, k, first, last, n: jnp.linspace(first, last, n)
+    rejects(check_walked, straight)
+
+
 def check_encoded(upwards):
     """Up by the flow and down again is where one was."""
     process = schedules.edm(0.02, 20.0)
@@ -234,6 +281,19 @@ def test_data_are_encoded_and_come_back():
     noisy = lambda p, d, g, x: x + 20.0 * jax.random.normal(KEY, x.shape)
     rejects(check_encoded, noisy)
     rejects(check_encoded, lambda p, d, g, x: restoring.encode(p, d, g, 1.05 * x))
+
+
+def test_pictures_of_whole_numbers_and_denoisers_of_another_shape():
+    grid, x, mask = grids.uniform(COSINE, 3), jnp.array([[0, 1], [1, 1]]), jnp.array([[True, False]] * 2)
+    for edit in (
+        lambda denoise, x: restoring.inpaint(COSINE, denoise, grid, KEY, x, mask, 2),
+        lambda denoise, x: restoring.redraw(COSINE, denoise, ddim(), grid, KEY, x, 0.7),
+        lambda denoise, x: restoring.encode(COSINE, denoise, grid, x),
+    ):
+        for dtype in (jnp.int32, jnp.float16):
+            np.testing.assert_array_equal(edit(joint(COSINE), x.astype(dtype)), edit(joint(COSINE), 1.0 * x))
+        with pytest.raises(BadInput, match=r"output is \[2, 1\], the data \[2, 2\]"):
+            edit(lambda z, t: z[:, :1], x)
 
 
 @pytest.mark.parametrize(
@@ -263,6 +323,11 @@ def test_data_are_encoded_and_come_back():
             "repeats = 0",
         ),
         (lambda: restoring.redraw(COSINE, LABEL, ddim(), np.array([0.5]), KEY, Z, 0.0), "strength = 0.0"),
+        (lambda: restoring.cleaned(COSINE, LABEL, ddim(), np.array([0.5]), KEY, Z, -1.0), "noise of deviation -1"),
+        (
+            lambda: restoring.walked(COSINE, LABEL, ddim(), np.array([0.9, 0.5]), KEY, Z[0], Z[0, :2], 4),
+            "from [3] to [2]",
+        ),
         (lambda: restoring.encode(COSINE, LABEL, np.array([0.5]), Z), "one time"),
         (lambda: restoring.encode(schedules.rectified_flow(), LABEL, np.array([1.0, 0.5]), Z), "zero signal"),
     ],

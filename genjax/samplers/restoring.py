@@ -7,8 +7,11 @@ that what was drawn comes to fit what is known.  Its law is that of x given what
 From a sketch (Meng et al., 2022, SDEdit).  A picture is made noisy up to a time t, and sampled from there: the later t,
 the freer the result.
 
+A noisy picture y = x + d n, n ~ N(0, I), is itself a z_t / alpha_t: at the time when sigma / alpha = d.  Sampled from
+there by steps with noise it gives draws of x given y; by steps without, one x, whose law is that of data over all y.
+
 Encoding (Song, Meng and Ermon, 2021, section 5.4).  The probability-flow equation run upwards takes data to a z that
-gives them back; between two z one interpolates along the arc.
+gives them back; between two z one interpolates along the arc, of which each end is nearly N(0, sigma^2 I).
 
 Sources: Lugmayr et al., RePaint, 2022, https://arxiv.org/abs/2201.09865; Meng et al., SDEdit, 2022,
 https://arxiv.org/abs/2108.01073; Song, Meng and Ermon, Denoising Diffusion Implicit Models, 2021,
@@ -19,12 +22,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.corruption.gaussian import Process, corrupt, draw_last
-from genjax.corruption.predictions import Denoise
+from genjax.corruption.gaussian import Process, corrupt, draw_last, times_of
+from genjax.corruption.predictions import Denoise, checked
+from genjax.distributions import upcast
 from genjax.errors import BadInput
 from genjax.samplers.ddim import ancestral
 from genjax.samplers.diffusion import Solver, sample_from
 from genjax.samplers.grids import path
+from genjax.samplers.latents import interpolate_spherical
 from genjax.types import Array, Key
 
 
@@ -46,7 +51,7 @@ def inpaint(
       x of known's shape, exactly `known` under the mask.
 
     Raises:
-      BadInput: a mask of another size, no repeats.
+      BadInput: a mask of another size, no repeats, a denoiser's output of another shape.
 
     Source: Lugmayr et al., 2022, algorithm 1, with steps back of length one.
 
@@ -60,7 +65,7 @@ def inpaint(
     _check_mask(known, mask)
     if repeats < 1:
         raise BadInput(f"repeats = {repeats} of inpainting", "allowed: whole numbers from 1")
-    solver, known = ancestral(), jnp.asarray(known)
+    solver, known, denoise = ancestral(), upcast(known), checked(denoise)
     plan, at = solver.plan(process, grid), path(process, grid)
     plan |= {"next_alpha": at["next_alpha"], "next_sigma": at["next_sigma"], "back": at["alpha"] / at["next_alpha"]}
     plan["spread"] = np.sqrt(np.maximum(at["sigma"] ** 2 - (plan["back"] * at["next_sigma"]) ** 2, 0.0))
@@ -102,7 +107,7 @@ def redraw(
       x of the picture's shape.
 
     Raises:
-      BadInput: a strength outside (0, 1].
+      BadInput: a strength outside (0, 1]; as `sample`.
 
     Source: Meng et al., 2022, algorithm 1.
 
@@ -117,10 +122,93 @@ def redraw(
         raise BadInput(f"strength = {strength}", "allowed: above 0 (the picture stays), at most 1 (nothing of it does)")
     kept = grid[-max(1, round(strength * len(grid))) :]
     noise_key, key = jax.random.split(key)
-    picture = jnp.asarray(picture)
+    picture = upcast(picture)
     noise = jax.random.normal(noise_key, picture.shape, picture.dtype)
     z = corrupt(process, picture, noise, jnp.full(len(picture), kept[0], picture.dtype))
     return sample_from(process, denoise, solver, kept, key, z)
+
+
+def cleaned(
+    process: Process, denoise: Denoise, solver: Solver, grid: np.ndarray, key: Key, noisy: Array, deviation: float
+) -> jax.Array:
+    """A picture without the noise that it has, of a known deviation.
+
+    Args:
+      process: that `denoise` knows.
+      denoise: (z, t [B]) -> E[x | z_t = z].
+      solver: of the steps; a stochastic one, such as `ancestral`, for draws of x given y.
+      grid: times [N] of a whole sampling, falling; the last ones of it are taken, after that of the noise.
+      key: of the noise of the steps.
+      noisy: y = x + d n, [B, ...].
+      deviation: d, of the noise of each number; within the sigma / alpha of the grid.
+
+    Returns:
+      x of y's shape.
+
+    Raises:
+      BadInput: a deviation that the process does not go through; as `sample`.
+
+    Source: Kawar et al., Denoising Diffusion Restoration Models, 2022, https://arxiv.org/abs/2201.11793, section 3,
+    where nothing but noise is in the way.
+
+    >>> from genjax.corruption.schedules import edm
+    >>> from genjax.samplers.ddim import ddim
+    >>> from genjax.samplers.grids import karras
+    >>> one = lambda z, t: jnp.ones_like(z)
+    >>> cleaned(edm(), one, ddim(), karras(edm(), 9), jax.random.key(0), jnp.full((1, 2), 1.3), 0.3).tolist()
+    [[1.0, 1.0]]
+    """
+    at = path(process, grid)
+    with np.errstate(divide="ignore"):
+        noise = at["sigma"] / at["alpha"]
+    if not noise[-1] <= deviation <= noise[0]:
+        raise BadInput(
+            f"noise of deviation {deviation:.4g} in a picture",
+            f"allowed: from {noise[-1]:.4g} to {noise[0]:.4g} in the data's units, which the model knows",
+        )
+    start = times_of(process, np.array([-2.0 * np.log(deviation)]))
+    kept, y = np.append(start, grid[grid < start[0]]), upcast(noisy)
+    return sample_from(process, denoise, solver, kept, key, jnp.asarray(process.alpha(start[0]), y.dtype) * y)
+
+
+def walked(
+    process: Process, denoise: Denoise, solver: Solver, grid: np.ndarray, key: Key, first: Array, last: Array, n: int
+) -> jax.Array:
+    """Pictures between two pictures, along the arc between their noise.
+
+    Args:
+      process: that `denoise` knows.
+      denoise: (z, t [n]) -> E[x | z_t = z].
+      solver: of the steps back; one that draws nothing, for ends that are the pictures.
+      grid: times [N], falling, N at least 2, without zero signal at grid[0].
+      key: of what a stochastic solver adds.
+      first: x, of one example.
+      last: another, of the same shape.
+      n: how many, both ends among them; at least 2.
+
+    Returns:
+      [n, ...].
+
+    Raises:
+      BadInput: shapes that differ, fewer than 2; as `encode` and `sample`.
+
+    Source: Song, Meng and Ermon, 2021, section 5.3.
+
+    >>> from genjax.corruption.schedules import edm
+    >>> from genjax.samplers.ddim import ddim
+    >>> from genjax.samplers.grids import karras
+    >>> same, key = lambda z, t: z, jax.random.key(0)  # data without any law
+    >>> walked(edm(), same, ddim(), karras(edm(), 9), key, jnp.zeros(2), jnp.ones(2), 3).round(4).tolist()
+    [[0.0, 0.0], [0.5, 0.5], [1.0, 1.0]]
+    """
+    if jnp.shape(first) != jnp.shape(last):
+        raise BadInput(
+            f"from {list(jnp.shape(first))} to {list(jnp.shape(last))}", "allowed: two pictures of one shape"
+        )
+    rows = jnp.stack([upcast(first)] * max(n - 1, 1) + [upcast(last)])  # as many as the labels that a model may hold
+    z = encode(process, denoise, grid, rows)
+    arc = interpolate_spherical(z[0].ravel(), z[-1].ravel(), n)
+    return sample_from(process, denoise, solver, grid, key, arc.reshape(rows.shape))
 
 
 def encode(process: Process, denoise: Denoise, grid: np.ndarray, x: Array) -> jax.Array:
@@ -139,7 +227,7 @@ def encode(process: Process, denoise: Denoise, grid: np.ndarray, x: Array) -> ja
       z of x's shape, at t = grid[0].
 
     Raises:
-      BadInput: a grid of fewer than two times, one that begins at zero signal.
+      BadInput: a grid of fewer than two times, one that begins at zero signal, a denoiser's output of another shape.
 
     >>> from genjax.corruption.schedules import edm
     >>> from genjax.samplers.grids import karras
@@ -151,7 +239,7 @@ def encode(process: Process, denoise: Denoise, grid: np.ndarray, x: Array) -> ja
         raise BadInput(
             "encoding on a grid of one time, or from zero signal on", "allowed: two times or more, none at zero signal"
         )
-    x = jnp.asarray(x)
+    x, denoise = upcast(x), checked(denoise)
     up = {name: jnp.asarray(at[name][::-1], x.dtype) for name in ("t", "alpha", "sigma")}
     low, high = ({name: rows[part] for name, rows in up.items()} for part in (slice(None, -1), slice(1, None)))
 
