@@ -146,7 +146,7 @@ def _refused(prog: str, text: str, options: type, fields: Sequence[Field], argum
         return BadInput(what, allowed, f"{prog} --help lists them")
     chosen = re.match(r"invalid choice '(.*?)' for argument '--([\w-]+)'", what)
     if chosen:
-        return _no_choice(*chosen.groups(), types, prog)
+        return _no_choice(chosen[1], chosen[2], types, prog)
     named = [name for name in types if re.search(rf"--{name.replace('_', '-')}(?![\w-])", what)]
     helps = {field.name: field.help for field in fields}
     allowed = "; ".join(f"{name}: {kind_name(types[name])}, {helps.get(name, '')}".rstrip(", ") for name in named)
