@@ -1,4 +1,4 @@
-"""Densities with adaptive steps: against exact ones and against many fixed steps; planted bugs; what is refused."""
+"""Densities and samples with adaptive steps, against exact ones and many fixed steps; planted bugs; refusals."""
 
 import sys
 
@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from planted import rejects
-from test_diffusion_samplers import DEVIATION, MEAN, MODES, SHARES, WIDTH, best, mixture
+from test_diffusion_samplers import DEVIATION, MEAN, MODES, SHARES, WIDTH, best, exact_flow, mixture
 
 from genjax.corruption import schedules
 from genjax.errors import BadInput
 from genjax.likelihood.adaptive import adaptive_log_density
 from genjax.likelihood.probability_flow import exact_divergence, log_density
+from genjax.samplers.adaptive import adaptive_sample, adaptive_sample_from
 from genjax.samplers.grids import uniform_log_snr
 
 PROCESSES = {
@@ -70,8 +71,32 @@ def test_the_tolerance_is_that_of_the_result():
         assert error(1e-7) < 1e-5 < 1e-3 < error(0.1)
 
 
+def check_flow(draw, *names):
+    """Normal data: where the flow leads is known, and the step to the data; the error is about the tolerance."""
+    with jax.enable_x64(True):
+        for process in (PROCESSES[name] for name in names):
+            z = X * float(process.sigma(np.array(process.last)))
+            first = exact_flow(process, np.asarray(z), process.last)
+            exact = best(process)(jnp.asarray(first), jnp.full(len(X), process.first))
+            error = lambda tolerance, p=process, z=z, e=exact: np.abs(draw(p, best(p), z, tolerance) - e).max()
+            assert error(1e-7) < 1e-5 < error(0.1)
+
+
+@pytest.mark.slow
+def test_samples_are_where_the_flow_leads():
+    pytest.importorskip("diffrax")
+    check_flow(adaptive_sample_from, *PROCESSES)
+    late = lambda p, f, z, tolerance: adaptive_sample_from(p, lambda z, t: f(z, 1.02 * t), z, tolerance)
+    rejects(check_flow, late, "cosine")
+    rejects(check_flow, lambda p, *rest: adaptive_sample_from(p._replace(first=0.1), *rest), "cosine")
+    x = adaptive_sample(PROCESSES["cosine"], best(PROCESSES["cosine"]), jax.random.key(0), (20_000, 1))
+    assert float(x.mean()) == pytest.approx(MEAN, abs=0.02) and float(x.std()) == pytest.approx(DEVIATION, abs=0.01)
+
+
 def test_an_output_of_another_shape_is_refused():
     pytest.importorskip("diffrax")
+    with pytest.raises(BadInput, match=r"the denoiser's output is \[13, 1\], the data \[13, 2\]"):
+        adaptive_sample_from(PROCESSES["edm"], lambda z, t: z[:, :1], jnp.tile(X, (1, 2)))
     with pytest.raises(BadInput, match=r"the denoiser's output is \[13, 1\], the data \[13, 2\]"):
         adaptive_log_density(PROCESSES["edm"], lambda z, t: z[:, :1], exact_divergence, jnp.tile(X, (1, 2)))
 
@@ -82,6 +107,8 @@ def test_refusals(monkeypatch):
         ask(schedules.rectified_flow())
     with pytest.raises(BadInput, match="tolerance = nan"):
         ask(PROCESSES["edm"], tolerance=float("nan"))
+    with pytest.raises(BadInput, match="zero signal or zero noise"):
+        adaptive_sample_from(schedules.rectified_flow(), best(schedules.rectified_flow()), X)
     monkeypatch.setitem(sys.modules, "diffrax", None)
     with pytest.raises(BadInput, match="pip install 'genjax-research\\[ode\\]'"):
         ask(PROCESSES["edm"])

@@ -17,17 +17,16 @@ https://arxiv.org/abs/2202.02435 (diffrax).
 """
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.corruption.gaussian import Process, check_process, point
+from genjax.corruption.gaussian import Process, point
 from genjax.corruption.predictions import Denoise, checked
 from genjax.distributions import event_sum, normal_log_prob, upcast
-from genjax.errors import BadInput
 from genjax.likelihood.probability_flow import Divergence
+from genjax.samplers.adaptive import between_ends, check_tolerance, followed
 from genjax.types import Array
 
 
@@ -58,17 +57,9 @@ def adaptive_log_density(
     genjax.errors.BadInput: tolerance = 0.0
     allowed: a number above 0; 1e-5 is usual
     """
-    if not tolerance > 0:
-        raise BadInput(f"tolerance = {tolerance}", "allowed: a number above 0; 1e-5 is usual")
-    ends = np.array([process.first, process.last])
-    alpha, sigma = process.alpha(ends), process.sigma(ends)
-    if alpha[1] == 0 or sigma[0] == 0:
-        raise BadInput(
-            "a density of a process that reaches zero signal or zero noise",
-            "allowed: one whose `first` and `last` stop before, such as rectified_flow(0.001, 0.999)",
-        )
+    check_tolerance(tolerance)
+    alpha, sigma = between_ends(process)
     c, (x, dims) = np.hypot(1.0, sigma / alpha), (upcast(x), math.prod(np.shape(x)[1:]))
-    check_process(process)
     denoise = checked(denoise)
 
     def rate(t: jax.Array, state: tuple[jax.Array, jax.Array], _: None) -> tuple[jax.Array, jax.Array]:
@@ -77,27 +68,9 @@ def adaptive_log_density(
         data, spread = divergence(lambda w: denoise(at.alpha * c * w, jnp.full(len(w), t, w.dtype)), w)
         return speed * (w - c * data) / c**2, speed * (dims / c**2 - spread / c)
 
-    w, gained = _followed(rate, ends, (x / float(c[0]), jnp.zeros(len(x), x.dtype)), tolerance, most)
+    w, gained = followed(
+        rate, (process.first, process.last), (x / float(c[0]), jnp.zeros(len(x), x.dtype)), tolerance, most
+    )
     log_variance = 2.0 * math.log(sigma[1] / alpha[1])
     prior = normal_log_prob(float(c[1]) * w, jnp.zeros_like(w), jnp.full_like(w, log_variance))
     return event_sum(prior) + dims * math.log(c[1] / c[0]) + gained
-
-
-def _followed(rate: Callable, ends: np.ndarray, begin: tuple, tolerance: float, most: int) -> tuple:
-    try:
-        import diffrax
-    except ImportError as error:
-        raise BadInput(
-            "adaptive steps need diffrax, which is not installed",
-            "pip install 'genjax-research[ode]', or use log_density of likelihood/probability_flow.py",
-        ) from error
-    found = diffrax.diffeqsolve(
-        diffrax.ODETerm(rate),
-        diffrax.Tsit5(),
-        *(float(end) for end in ends),
-        dt0=None,
-        y0=begin,
-        stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
-        max_steps=most,
-    )
-    return jax.tree.map(lambda states: states[-1], found.ys)
