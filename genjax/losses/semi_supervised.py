@@ -23,8 +23,17 @@ M2.  A model p(x, y) with a bound L(x, y) <= log p(x, y), and a classifier q(y |
 with equality of the inner sum to log sum_y exp L(x, y) where q is proportional to exp L(x, .), which is also how a
 generative model classifies: p(y | x) by Bayes' rule.                                                            (5)
 
+Ladder.  A network with noise in its layers l of m_l units guesses z^(l) of what they would be without, z(l), which is
+normalised by the mean mu(l) and deviation s(l) that a batch has there; the guess is normalised by the same numbers:
+
+    C(l) = |z(l) - (z^(l) - mu(l)) / s(l)|^2 / m_l,    loss = -log p(y | x~) + sum_l lambda_l C(l)                (6)
+
+(Rasmus et al., 2015, equation 2 and algorithm 1).  The gradient goes through z(l) too, which cannot collapse to a
+constant, because its variance is 1.  A cost of 1 is that of a guess which says nothing.
+
 Sources: Lee, Pseudo-Label, 2013; Kingma et al., Semi-supervised Learning with Deep Generative Models, 2014,
-https://arxiv.org/abs/1406.5298; Salimans et al., Improved Techniques for Training GANs, 2016,
+https://arxiv.org/abs/1406.5298; Rasmus et al., Semi-Supervised Learning with Ladder Networks, 2015,
+https://arxiv.org/abs/1507.02672; Salimans et al., Improved Techniques for Training GANs, 2016,
 https://arxiv.org/abs/1606.03498; Laine and Aila, Temporal Ensembling, 2017, https://arxiv.org/abs/1610.02242;
 Tarvainen and Valpola, Mean Teachers, 2017, https://arxiv.org/abs/1703.01780; Sohn et al., FixMatch, 2020,
 https://arxiv.org/abs/2001.07685.
@@ -182,6 +191,29 @@ def log_posterior(log_likelihood: Array, log_prior: Array) -> jax.Array:
     if fit.ndim != 2 or prior.shape != fit.shape[1:]:
         raise BadInput(f"log p(x | y) {list(fit.shape)}, prior {list(prior.shape)}", "allowed: [B, K] and [K]")
     return jax.nn.log_softmax(fit + prior[None], axis=-1)
+
+
+def denoising_cost(z: Array, guess: Array, mean: Array | float = 0.0, deviation: Array | float = 1.0) -> jax.Array:
+    """C(l), the mean squared error of a layer's guess: (6).
+
+    Args:
+      z: z(l) of the clean pass, normalised, [B, m].
+      guess: z^(l) [B, m], on the scale of what was normalised.
+      mean: mu(l) [m]; 0 of the input, which is not normalised.
+      deviation: s(l) [m], above 0; 1 of the input.
+
+    Returns:
+      [B], >= 0.
+
+    Raises:
+      BadInput: other shapes.
+
+    >>> denoising_cost(jnp.array([[1.0, 0.0]]), jnp.array([[7.0, 9.0]]), jnp.array([5.0, 5.0]), 2.0).tolist()
+    [2.0]
+    """
+    z, guess = _pair(z, guess)
+    mean, deviation = (jnp.broadcast_to(upcast(part), z.shape[1:])[None] for part in (mean, deviation))
+    return jnp.mean(jnp.square(z - (guess - mean) / deviation), axis=-1)
 
 
 def _pair(first: Array, second: Array) -> tuple[jax.Array, jax.Array]:
