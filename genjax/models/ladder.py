@@ -2,7 +2,7 @@ r"""The Ladder network: an encoder that is run clean and with noise, and a decod
 
     encoder    z(0) = x,  h(0) = z(0)                                  with noise: z~(0) = x + n(0)
                z_pre(l) = W(l) h(l-1),   mu(l), s2(l) its mean and variance over the batch
-               z(l) = (z_pre(l) - mu(l)) / s(l)                        with noise: z~(l) = ... + n(l),  n ~ N(0, sigma^2)
+               z(l) = (z_pre(l) - mu(l)) / s(l)                        with noise: z~(l) = ... + n(l), n ~ N(0, sigma^2)
                h(l) = relu(z(l) + beta(l));   h(L) = softmax(gamma (z(L) + beta(L)))
     decoder    u(L) = norm(h~(L)),   u(l) = norm(V(l+1) z^(l+1)),      norm: mean 0 and variance 1 over the batch
                z^(l) = g(z~(l), u(l))
@@ -28,6 +28,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from genjax.distributions import upcast
 from genjax.errors import BadInput
@@ -159,18 +160,19 @@ class Ladder(nn.Module):
 
         Args:
           x: [B, m_0].
-          key: of the noise, fold_in(key, l) in layer l; None: clean.
+          key: of the noise, [B, m_0 + ... + m_L] drawn at once; None: clean.
           moments: of layers 1 .. L; None: those of this batch.
         """
         x = jnp.asarray(x)
         if x.ndim != 2 or x.shape[1] != self.widths[0]:
             raise BadInput(f"rows have shape {list(x.shape)}", f"allowed: [B, {self.widths[0]}]")
-        z, found = [self._noisy(x, key, 0)], []
+        noise = self._noise(len(x), key)
+        z, found = [x + noise[0]], []
         h = z[0]
         for number, (w, beta) in enumerate(zip(self.w, self.beta, strict=True), 1):
             before = w(h)
             found.append(moments_of(before) if moments is None else moments[number - 1])
-            z.append(self._noisy(normalised(before, found[-1]), key, number))
+            z.append(normalised(before, found[-1]) + noise[number])
             h = nn.relu(z[-1] + beta[None])
         logits = self.gamma[None] * (z[-1] + self.beta[-1][None])
         return Encoded(tuple(z), logits, tuple(found))
@@ -184,7 +186,8 @@ class Ladder(nn.Module):
             above = self.v[number - 1](guesses[-1]) if number else above
         return tuple(reversed(guesses))
 
-    def _noisy(self, x: jax.Array, key: Key | None, layer: int) -> jax.Array:
+    def _noise(self, rows: int, key: Key | None) -> list[jax.Array] | list[float]:
         if key is None:
-            return x
-        return x + self.noise * jax.random.normal(jax.random.fold_in(key, layer), x.shape, x.dtype)
+            return [0.0] * len(self.widths)
+        drawn = self.noise * jax.random.normal(key, (rows, sum(self.widths)))  # at once: it compiles in half the time
+        return jnp.split(drawn, np.cumsum(self.widths)[:-1].tolist(), axis=1)
