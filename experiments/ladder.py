@@ -5,8 +5,16 @@ Paper:    Rasmus, Valpola, Honkala, Berglund and Raiko, Semi-Supervised Learning
 Command:  genjax sweep experiments/ladder.py choice=1:6
           genjax data prepare mnist; genjax train experiments/ladder.py --images mnist --choice 1
           --widths 1000 500 250 250 250 --steps 90000
-Cost:     not yet
-Measured: not yet
+Cost:     one minute of a core of an AMD EPYC (digits); MNIST 70 ms an update, two hours of a core
+Measured: digits, 2026-11-28 (raw, step 3,000, N=250), mean and deviation of five choices: test errors 3.7 ± 1.7 %,
+          -log p(label | x) 0.17 ± 0.10 nats, calibration error 2.6 ± 1.4 %; MNIST not yet
+
+    loss = -log p(y | x~) of labelled images + sum_l lambda_l C(l) of unlabelled ones      (genjax/models/ladder.py)
+
+The values are the paper's for 100 labels of MNIST, on the digits too, where nothing was tuned but the widths, which
+were guessed.  A test image is normalised by moving averages of the moments of the clean encoder, which stand in
+`carry`.  No image is shifted or turned, unlike those of semi_supervised.py; m2.py and feature_matching_gan.py take the
+same choices.  Nothing is selected by labels that are not trained on: the last update counts.
 """
 
 from typing import Literal
@@ -30,6 +38,7 @@ from genjax import (
 )
 from genjax.data import digits, fashion_mnist, few_labels, mnist, with_unlabelled
 from genjax.distributions import categorical_log_prob
+from genjax.errors import BadInput
 from genjax.losses.semi_supervised import denoising_cost
 from genjax.metrics.calibration import CLASSIFICATION, classification
 from genjax.models.conditional import check_labels
@@ -37,7 +46,7 @@ from genjax.models.ladder import EPSILON, Ladder
 
 TARGETS = (
     Target("26-ladder", 1.06, "%", "test/error", "mnist", "a",
-           "Rasmus et al., 2015, arXiv:1507.02672, table 1, ± 0.37 over ten choices",
+           "Rasmus et al., 2015, arXiv:1507.02672, table 1, ± 0.37 over ten runs",
            "100 labels of one choice, the moments of the last batches for a test image",
            options="--images mnist --choice 1 --widths 1000 500 250 250 250 --steps 90000", at_most=1.6),
 )  # fmt: skip
@@ -72,6 +81,8 @@ def experiment(
     data = {"digits": digits, "mnist": mnist, "fashion": fashion_mnist}[images]()
     shape = data.train.arrays["image"].shape[1:]
     model = Ladder((shape[0] * shape[1] * shape[2], *widths, check_labels(data)), noise)
+    if not 1 <= len(weights) <= len(widths) + 2:
+        raise BadInput(f"weights = {weights}", f"allowed: 1 to {len(widths) + 2} of them, of the input and every layer")
     weights = [weights[min(layer, len(weights) - 1)] for layer in range(len(widths) + 2)]
     known = few_labels(data.train.arrays["label"], labels, choice)
 

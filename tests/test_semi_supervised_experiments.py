@@ -13,6 +13,7 @@ SHORT = {
     "semi_supervised": {"fixmatch": ["--steps", "60"], "mean_teacher": ["--method", "mean_teacher", "--steps", "60"]},
     "m2": {"m2": ["--steps", "300", "--width", "64"]},
     "feature_matching_gan": {"gan": ["--steps", "60"]},
+    "ladder": {"ladder": ["--steps", "150", "--widths", "64"]},
 }
 CASES = [(file, name) for file, cases in SHORT.items() for name in cases]
 
