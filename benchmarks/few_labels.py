@@ -24,6 +24,7 @@ METHODS = {  # the options of each experiment that make the method
     "fixmatch": ("semi_supervised.py", "--method", "fixmatch"),
     "m2": ("m2.py",),
     "feature_matching_gan": ("feature_matching_gan.py",),
+    "ladder": ("ladder.py",),
 }
 MEASURES = ("error", "nll", "calibration")  # of test examples: %, nats, %
 

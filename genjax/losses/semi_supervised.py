@@ -28,7 +28,7 @@ normalised by the mean mu(l) and deviation s(l) that a batch has there; the gues
 
     C(l) = |z(l) - (z^(l) - mu(l)) / s(l)|^2 / m_l,    loss = -log p(y | x~) + sum_l lambda_l C(l)                (6)
 
-(Rasmus et al., 2015, equation 2 and algorithm 1).  The gradient goes through z(l) too, which cannot collapse to a
+(Rasmus et al., 2015, algorithm 1).  The gradient goes through z(l) too, which cannot collapse to a
 constant, because its variance is 1.  A cost of 1 is that of a guess which says nothing.
 
 Sources: Lee, Pseudo-Label, 2013; Kingma et al., Semi-supervised Learning with Deep Generative Models, 2014,

@@ -8,17 +8,17 @@ r"""The Ladder network: an encoder that is run clean and with noise, and a decod
                z^(l) = g(z~(l), u(l))
 
 The combinator g is, unit by unit, the best guess of z from z~ = z + noise where z given u is normal: between z~ and a
-prior mean m(u) with a weight v(u) (section 3.2; of the functions that the paper compares, the one it chose):
+prior mean m(u) with a weight v(u) (what the authors call `gauss`, and used for their published numbers):
 
     g(z~, u) = (z~ - m(u)) v(u) + m(u)                                                                           (1)
     m(u) = a1 s(a2 u + a3) + a4 u + a5,    v(u) = a6 s(a7 u + a8) + a9 u + a10,    s the logistic function         (2)
 
-Every layer's z^(l) is asked for the clean z(l): `genjax.losses.semi_supervised.denoising_cost`.  Details which the
-paper leaves open (initial values, 1e-10 in the norm, gamma at the top only, because relu needs none) are those of the
-authors' program.  That one normalises labelled and unlabelled rows apart; here they are one batch.
+Every layer's z^(l) is asked for the clean z(l): `genjax.losses.semi_supervised.denoising_cost`.  What algorithm 1
+leaves open (initial values, 1e-10 in the norm, gamma at the top only, because relu needs none) is as in the authors'
+program.  That one normalises labelled and unlabelled rows apart; here they are one batch.
 
 Source: Rasmus, Valpola, Honkala, Berglund and Raiko, Semi-Supervised Learning with Ladder Networks, 2015,
-https://arxiv.org/abs/1507.02672, algorithm 1 and section 3; the combinator: Valpola, From Neural PCA to Deep
+https://arxiv.org/abs/1507.02672, algorithm 1; the combinator: Valpola, From Neural PCA to Deep
 Unsupervised Learning, 2015, https://arxiv.org/abs/1411.7783; https://github.com/CuriousAI/ladder.
 """
 
