@@ -156,7 +156,7 @@ def _refused(prog: str, text: str, options: type, fields: Sequence[Field], argum
 def _no_choice(value: str, name: str, types: Mapping[str, Any], prog: str) -> BadInput:
     kinds = typing.get_args(types.get(name.replace("-", "_")))  # of a Literal, or of one beside None
     choices = [one for kind in kinds for one in (typing.get_args(kind) or [kind]) if isinstance(one, str)]
-    near = difflib.get_close_matches(value, choices, 1, 0.4)
+    near = difflib.get_close_matches(value, choices, 1, 0.6)
     told = f"did you mean {near[0]}? " if near else ""
     return BadInput(f"invalid choice '{value}' for --{name}", f"{told}allowed: {', '.join(choices)}", f"{prog} --help")
 

@@ -97,7 +97,7 @@ FIELDS = {
     "a fraction for a whole number": case(f"{TRAIN} --steps 1.5", "--steps", "'1.5'", "int"),
     "a word for a number": case(f"{TRAIN} --learning-rate fast", "--learning-rate", "'fast'", "float"),
     "a list for a number": case(f"{TRAIN} --learning-rate 0.1,0.2", "--learning-rate", "0.1,0.2"),
-    "no such choice": case(f"{TRAIN} --kind mode", "--kind", "'mode'", "'median'"),
+    "no such choice": case(f"{TRAIN} --kind mode", "--kind", "'mode'", "allowed: mean, median"),
     "a word in a tuple": case(f"{TRAIN} --sizes 2 b", "--sizes", "'b'"),
     "a value for a switch": case(f"{TRAIN} --fast maybe", "'maybe'"),
     "learning rate negative": case(f"{TRAIN} --learning-rate -1", "--learning-rate -1.0", "(0, inf)"),

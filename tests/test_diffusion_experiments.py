@@ -15,10 +15,11 @@ import genjax.data
 from genjax import parallel
 from genjax.checkpoint import seals
 from genjax.data import Split, make_dataset, scaled
+from genjax.denoised import sample_function
 from genjax.evaluate import averaged_state, evaluator
 from genjax.fields import load
 from genjax.power_averages import exponent, reconstructed
-from genjax.saved import of_width
+from genjax.saved import SampleOptions, of_width
 from genjax.train import Options
 
 KEY = jax.random.key(0)
@@ -26,15 +27,20 @@ KEY = jax.random.key(0)
 
 def test_diffusion_points_learns_the_density():
     """By 3,000 updates the model's density is near the truth's, in whose entropy the bound cannot gain anything."""
+    log_truth = sys.modules[function("diffusion_points").__module__].log_truth
     experiment = function("diffusion_points")(width=32, learning_rate=3e-3, average=0.99, steps=3_000)
     measure = evaluator(experiment.evaluations["validation"], parallel.mesh(1))
-    begun, done = (measure(trained(experiment, updates), KEY) for updates in (0, 3_000))
+    states = [trained(experiment, updates) for updates in (0, 3_000)]
+    begun, done = (measure(state, KEY) for state in states)
     truth, bound = done["true"], done["bound"]
     assert begun["true"].value == truth.value  # 1.125: log of eight normals' entropy
     entropy = np.log(8) + np.log(2 * np.pi * np.e * 0.15**2)
     assert abs(truth.value - entropy) < 4 * truth.standard_error
     assert begun["bound"].value > truth.value + 1
     assert truth.value - 4 * bound.standard_error < bound.value < truth.value + 0.5
+    draw = sample_function(experiment.denoising, "points", SampleOptions(steps=40, sampler="heun"))
+    surprise = jax.jit(lambda state: -log_truth(draw(state, KEY, 1_000)).mean())  # as `genjax sample` draws them
+    assert float(surprise(states[1])) < entropy + 1 < entropy + 5 < float(surprise(states[0]))
 
 
 def test_points_and_their_density_agree():
