@@ -303,6 +303,7 @@ FULL = schedules.rectified_flow()
         (lambda: stepwise(ODD, GUESS, None, 0, jnp.ones((1, 1)), KEY), "along 1 times"),
         (lambda: stepwise(FULL, GUESS, None, 5, jnp.ones((1, 1)), KEY), "along 6 times from 1.0 to 0.1"),
         (lambda: diffusion.continuous_bound(ODD, GUESS, None, 0, jnp.ones((1, 1)), KEY), "k = 0"),
+        (lambda: diffusion.continuous_bound(ODD, GUESS, None, 1.5, jnp.ones((1, 1)), KEY), "k = 1.5"),
         (
             lambda: diffusion.continuous_bound(schedules.rectified_flow(0.1), GUESS, None, 1, jnp.ones((1, 1)), KEY),
             "zero signal",

@@ -300,6 +300,7 @@ def test_pictures_of_whole_numbers_and_denoisers_of_another_shape():
     ("make", "said"),
     [
         (lambda: guidance.guided(LABEL, NONE, -1.0), "guidance = -1.0"),
+        (lambda: guidance.guided(LABEL, lambda z, t: z[:, :1], 2.0)(Z, T), "output is [5, 1], the data [5, 3]"),
         (lambda: guidance.rescaled(LABEL, NONE, -1.0), "guidance = -1.0"),
         (lambda: guidance.rescaled(LABEL, NONE, 2.0, 1.1), "share = 1.1"),
         (lambda: guidance.labelled(LABEL, jnp.zeros(3, int), jnp.array(9), -1.0), "guidance = -1.0"),

@@ -346,6 +346,15 @@ def test_the_surest_come_first():
     assert (np.diff(found.step, axis=1) < 0).all()
 
 
+def test_what_is_no_token_has_no_likelihood():
+    """It would be free: a row of none of the network's tokens cost 0 nats."""
+    x = jnp.array([[0, 1, 1], [0, 2, 1], [0, -1, 1]])
+    sums = likelihood.masked_bound(lambda z: jnp.zeros((3, 3, 2)), 2, x, KEY, 3)
+    assert np.isnan(sums).tolist() == [False, True, True] and float(sums[0]) == pytest.approx(3 * np.log(2), rel=1e-5)
+    seen = losses.masked_nats(lambda z: jnp.zeros((3, 3, 2)), 2, x, jnp.zeros((3, 3), bool))
+    assert not np.asarray(seen).any()
+
+
 RISING = survival.Schedule(lambda t: 1 - t + np.sin(6 * np.pi * t) / 2, lambda t: t - np.sin(6 * np.pi * t) / 2)
 TOKENS = jnp.zeros((2, 3), jnp.int32)
 
@@ -362,6 +371,9 @@ TOKENS = jnp.zeros((2, 3), jnp.int32)
         (lambda: losses.masked_nats(network, 2, jnp.zeros((2, 3)), TOKENS == 0), "integers"),
         (lambda: likelihood.masked_bound(network, 2, TOKENS, KEY, 0), "k = 0"),
         (lambda: likelihood.masked_bound(network, 2, TOKENS, KEY, 4), "3 is the exact sum"),
+        (lambda: likelihood.masked_bound(network, 2, TOKENS, KEY, 1.5), "k = 1.5"),
+        (lambda: likelihood.timed_bound(network, survival.linear(), 2, TOKENS, KEY, 2.5), "k = 2.5"),
+        (lambda: unmasking.parallel(survival.linear(), 2.5), "2.5 steps"),
         (lambda: likelihood.timed_bound(network, survival.linear(), 2, TOKENS, KEY, 0), "k = 0"),
         (lambda: likelihood.order_log_prob(network, 2, TOKENS, np.arange(4)), "order of 4"),
         (lambda: likelihood.every_order(9), "all orders of 9"),

@@ -129,7 +129,7 @@ def continuous_bound(
     >>> float(found.diffusion[0])
     0.0
     """
-    if k < 1:
+    if not k >= 1 or k != int(k):
         raise BadInput(f"k = {k} times of a bound", "allowed: whole numbers from 1")
     x, table = upcast(x), _table(process)
     length = np.diff(table) * (TABLE - 1)  # dt / du, constant between two places of the table

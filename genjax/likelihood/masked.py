@@ -74,8 +74,10 @@ def masked_bound(logits: Logits, categories: int, x: Array, key: Key, k: int) ->
     """
     x = jnp.asarray(x)
     rows, dims = x.shape
-    if not 1 <= k <= dims:
-        raise BadInput(f"k = {k} numbers of masked tokens", f"allowed: 1 .. {dims}; {dims} is the exact sum")
+    if not 1 <= k <= dims or k != int(k):
+        raise BadInput(
+            f"k = {k} numbers of masked tokens", f"allowed: whole numbers 1 .. {dims}; {dims} is the exact sum"
+        )
     order_key, key = jax.random.split(key)
     rank = ranks(order_key, rows, dims)
 
@@ -113,7 +115,7 @@ def timed_bound(logits: Logits, schedule: Schedule, categories: int, x: Array, k
     >>> bool(abs(bound.mean() - 6 * jnp.log(2.0)) < 0.1)
     True
     """
-    if k < 1:
+    if not k >= 1 or k != int(k):
         raise BadInput(f"k = {k} times of a bound", "allowed: whole numbers from 1")
     x = jnp.asarray(x)
 

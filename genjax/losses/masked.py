@@ -218,7 +218,7 @@ def masked_nats(logits: Logits, categories: int, x: Array, masked: Array) -> jax
       masked: [B, D] booleans.
 
     Returns:
-      [B, D] nats, 0 where nothing is masked.
+      [B, D] nats; 0 where nothing is masked, NaN where what is masked is no token of 0 .. K-1.
 
     Raises:
       BadInput: logits of another shape; tokens that are no integers.
@@ -239,4 +239,5 @@ def masked_nats(logits: Logits, categories: int, x: Array, masked: Array) -> jax
             f"the network's logits are {list(found.shape)} for tokens {list(x.shape)}",
             f"allowed: {[*x.shape, categories]}: of each token its {categories} categories, the mask left out",
         )
-    return jnp.where(masked, -categorical_log_prob(x, found), 0.0)
+    known = (x >= 0) & (x < categories)
+    return jnp.where(masked, jnp.where(known, -categorical_log_prob(x, found), jnp.nan), 0.0)

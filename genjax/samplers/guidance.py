@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax.corruption.gaussian import Process, log_snr
-from genjax.corruption.predictions import Denoise
+from genjax.corruption.predictions import Denoise, checked
 from genjax.errors import BadInput
 from genjax.types import Array
 
@@ -39,13 +39,14 @@ def guided(better: Denoise, worse: Denoise, weight: float) -> Denoise:
       Denoise.
 
     Raises:
-      BadInput: a negative w, or none.
+      BadInput: a negative w, or none; when used: outputs of another shape than z.
 
     >>> one, two = lambda z, t: jnp.ones_like(z), lambda z, t: jnp.full_like(z, 2.0)
     >>> guided(two, one, 3.0)(jnp.zeros(1), jnp.zeros(1)).tolist()
     [4.0]
     """
     _check_weight(weight)
+    better, worse = checked(better), checked(worse)
 
     def denoise(z: jax.Array, t: jax.Array) -> jax.Array:
         start = worse(z, t)

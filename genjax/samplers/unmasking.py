@@ -212,7 +212,7 @@ def _lost(schedule: Schedule, steps: int) -> np.ndarray:
 
 
 def _check_steps(steps: int, what: str) -> int:
-    if steps < 1:
+    if not steps >= 1 or steps != int(steps):
         raise BadInput(f"{steps} {what} to be unmasked", "allowed: whole numbers from 1")
     return steps
 
