@@ -38,9 +38,11 @@ from genjax import (
 )
 from genjax.data import batches, digits, fashion_mnist, mnist
 from genjax.distributions import kl_normal_standard, sample_normal
+from genjax.likelihood.by_label import of_each_label
 from genjax.likelihood.iwae import importance_sampling, normal_log_weights
 from genjax.losses.quantization import nearest_code
 from genjax.losses.variational import negative_elbo
+from genjax.metrics.calibration import CLASSIFICATION, classification
 from genjax.metrics.latents import Layer, diagnoses
 from genjax.models.blocks import MLP
 from genjax.models.conditional import ConditionalVAE, check_labels, one_hot
@@ -48,6 +50,7 @@ from genjax.models.observation import check_support, discretized_logistic
 from genjax.models.vae import DenseDecoder, DenseEncoder
 from genjax.samplers.latents import interpolate_spherical
 
+BAYES_SAMPLES = 100  # importance samples of each label, for p(label | x)
 REFERENCES = 2_000  # training images that the samples are compared with, at most
 
 
@@ -118,6 +121,15 @@ def experiment(
         found = {"agreement": right(drawn(state, batch["label"], own)), "nearest": right(batch["image"])}
         return {**bound(state, batch, key), "neg_iwae": -tight, **found}
 
+    def answers(state, batch, key):  # by the bounds of all labels, with the same z of N(0, I) before they are scaled
+        def bound(x, label, key):
+            mean, log_var = encode(state.params, {"image": x, "label": label})
+            fit = lambda z: likelihood.log_prob(decode(state.params, z, label), x)
+            weights = lambda key, n: normal_log_weights(fit, mean, log_var, key, n)
+            return importance_sampling(weights, key, BAYES_SAMPLES, chunk=BAYES_SAMPLES).bound
+
+        return {"logits": of_each_label(bound, classes, batch["image"], key), "label": batch["label"]}
+
     def sample(state, key, n):  # rows of ten of one class
         return drawn(state, jnp.arange(n) // 10 % classes, key)
 
@@ -157,12 +169,17 @@ def experiment(
     parts = {"neg_elbo": upper, "rate": Quantity("exact KL"), "distortion": Quantity("estimate")}
     tight = Quantity(f"upper bound of -log p(x | label), k={samples:,}")
     share = Quantity(f"nearest of {len(known['label']):,} training images", "of samples", "higher")
+    by_bayes = f"estimate, by Bayes' rule from bounds of log p(x | label), k={BAYES_SAMPLES}, even odds"
+    told = {name: Quantity(by_bayes, unit) for name, (_, unit) in CLASSIFICATION.items()}
     shares = {"agreement": share, "nearest": share._replace(unit="of real images")}
     return Experiment(
         stages=[Stage("vae", learner, batches(images.train, batch_size), steps, steps_per_call=100)],
         evaluations={
             "validation": Evaluation(bound, images.validation, 250, parts),
             "test": Evaluation(estimate, images.test, 250, {"neg_iwae": tight, **parts, **shares}, final=True),
+            "bayes": Evaluation(
+                answers, images.test, 250, told, True, of_all=lambda rows: classification(rows["logits"], rows["label"])
+            ),
         },
         sample=sample,
         shown=100,

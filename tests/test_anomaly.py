@@ -1,4 +1,4 @@
-"""The area under the ROC curve against scikit-learn and all pairs; PSNR; a digit held out."""
+"""The area under the ROC curve against scikit-learn and all pairs; slopes of normal laws; PSNR."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,9 @@ import pytest
 from planted import rejects
 from sklearn.metrics import roc_auc_score
 
+from genjax.corruption.schedules import cosine, rectified_flow
 from genjax.errors import BadInput
-from genjax.metrics.anomaly import auroc, placements
+from genjax.metrics.anomaly import auroc, diffusion_score_norm, placements, score_norm
 from genjax.metrics.psnr import mean_squared_error, psnr
 
 RNG = np.random.default_rng(0)
@@ -88,6 +89,46 @@ def test_what_are_no_scores(normal, anomalous):
 def test_no_anomalies():
     with pytest.raises(BadInput, match="at least one"):
         auroc(jnp.zeros(3), jnp.zeros(0))
+
+
+# -- slopes ------------------------------------------------------------------------------------------------------------
+
+PROCESS, X, SPREAD = cosine(), np.random.default_rng(2).normal(size=(50, 2, 3)), np.array([[0.5, 1.0, 2.0]])
+
+
+def check_slope(norm):
+    """Of N(1, SPREAD^2) the slope is (x - 1) / SPREAD^2; a constant and the sign do not matter."""
+    exact = np.sqrt(np.square((X - 1) / SPREAD**2).sum(axis=(1, 2)))
+    for sign in (-1.0, 1.0):
+        energy = lambda x, sign=sign: 7.0 + sign * jnp.sum(((x - 1) / jnp.float32(SPREAD)[None]) ** 2, axis=(1, 2)) / 2
+        np.testing.assert_allclose(norm(energy, jnp.float32(X)), exact, rtol=1e-5)
+
+
+def test_slopes_of_an_energy():
+    check_slope(score_norm)
+    rejects(check_slope, lambda e, x: score_norm(e, x) ** 2)
+    rejects(check_slope, lambda e, x: score_norm(lambda x: jnp.broadcast_to(e(x).mean(), len(x)), x) / len(x))
+    rejects(check_slope, lambda e, x: jnp.abs(jax.vmap(jax.grad(lambda r: e(r[None])[0]))(x)).sum((1, 2)))
+
+
+def check_noised_slope(norm):
+    """Of noised N(0, SPREAD^2), by its own E[x | z]: at alpha x it is alpha x / (alpha^2 SPREAD^2 + sigma^2)."""
+    for t in (0.1, 0.5, 0.9):
+        a, s = float(PROCESS.alpha(np.array(t))), float(PROCESS.sigma(np.array(t)))
+        share = jnp.float32(a * SPREAD**2 / (a**2 * SPREAD**2 + s**2))
+        found = norm(PROCESS, lambda z, time, share=share: share[None] * z, t, jnp.float32(X))
+        exact = np.sqrt(np.square(a * X / (a**2 * SPREAD**2 + s**2)).sum(axis=(1, 2)))
+        np.testing.assert_allclose(found, exact, rtol=1e-4)
+
+
+def test_slopes_of_a_diffusion_model():
+    check_noised_slope(diffusion_score_norm)
+    rejects(check_noised_slope, lambda p, d, t, x: diffusion_score_norm(p, d, 1 - t, x))
+    rejects(check_noised_slope, lambda p, d, t, x: diffusion_score_norm(p, lambda z, t: 0 * z, t, x))
+    rejects(check_noised_slope, lambda p, d, t, x: float(p.sigma(np.array(t))) * diffusion_score_norm(p, d, t, x))
+    rejects(check_noised_slope, lambda p, d, t, x: diffusion_score_norm(p, d, t, x / float(p.alpha(np.array(t)))))
+    with pytest.raises(BadInput, match="no noise at t = 0"):
+        diffusion_score_norm(rectified_flow(), lambda z, t: z, 0.0, X)
 
 
 # -- PSNR --------------------------------------------------------------------------------------------------------------

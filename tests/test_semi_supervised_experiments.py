@@ -12,6 +12,7 @@ from genjax.fields import build, load
 SHORT = {
     "semi_supervised": {"fixmatch": ["--steps", "60"], "mean_teacher": ["--method", "mean_teacher", "--steps", "60"]},
     "m2": {"m2": ["--steps", "300", "--width", "64"]},
+    "jem": {"jem": ["--steps", "300", "--width", "64", "--chains", "100", "--k", "5"]},
     "feature_matching_gan": {"gan": ["--steps", "60"]},
     "ladder": {"ladder": ["--steps", "150", "--widths", "64"]},
 }

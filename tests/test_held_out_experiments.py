@@ -1,0 +1,81 @@
+"""JEM, a diffusion classifier and a critic on digits: buffers resume exactly, a class that is held out is not seen."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from resumed import stopped_and_whole
+from test_train import digests
+
+from genjax.cli import main
+from genjax.data import digits
+from genjax.errors import BadInput
+from genjax.fields import load
+from genjax.train import Options
+
+TINY = {"width": 8, "chains": 60, "k": 2, "batch_size": 20, "steps": 150}
+
+
+@pytest.fixture
+def function(request):
+    return lambda name: load(request.config.rootpath / "experiments" / f"{name}.py").function
+
+
+def test_a_run_with_a_buffer_of_chains_goes_on_exactly(function, tmp_path):
+    """Stopped and whole, bit for bit, the buffer being in what is compared, and moved in every part."""
+    every = Options(checkpoint_every=50, log_every=50, evaluate_every=1_000)
+    assert stopped_and_whole(lambda: function("jem")(**TINY), tmp_path, every, 2) >= 1
+    kept = digests(tmp_path / "whole")
+    buffers = [next(v for path, v in leaves.items() if "carry" in path) for leaves in kept.values()]
+    assert len(set(buffers)) == len(buffers) >= 2
+
+
+def test_chains_move_only_where_a_round_took_them(function):
+    """50 updates in one call of 20 chains each leave hardly a row of 60 where it was; without log p(x) all stay."""
+    for weight in (0.0, 1.0):
+        stage = function("jem")(**TINY, weight=weight).stages[0]
+        batch = jax.jit(lambda stage=stage: stage.data.batch(stage.data.resident, jax.random.key(0), 0))()
+        state = jax.jit(stage.learner.init)(jax.random.key(0), batch)
+        after, _ = jax.jit(stage.learner.update)(state, batch, jax.random.key(1))
+        moved = np.any(np.asarray(after.carry != state.carry), axis=1)
+        assert state.carry.shape == (60, 64) and moved.sum() == (20 if weight else 0)
+
+
+@pytest.mark.parametrize("name", ["jem", "diffusion_classifier", "gan_anomaly"])
+def test_a_class_that_is_held_out_is_not_in_what_training_reads(function, name):
+    """Images of the digit 4 are in no split but its own; the labels that remain have no gap."""
+    experiment = function(name)(held_out=4, **({"labels": 0} if name == "jem" else {}))
+    pictures, label = digits().train.arrays["image"], digits().train.arrays["label"]
+    feed = experiment.stages[0].data.resident
+    read = feed["others"]["image"] if name == "jem" else feed["image"]
+    np.testing.assert_array_equal(np.asarray(read), pictures[label != 4])
+    known = feed["known"]["label"] if name == "jem" else feed["label"]
+    numbers = np.delete(np.arange(10), 4) if name == "gan_anomaly" else np.arange(9)
+    assert np.unique(known).tolist() == numbers.tolist()
+    assert set(experiment.evaluations["auroc"].split.arrays["label"]) == {4}
+    assert len(experiment.evaluations["auroc"].split.arrays["label"]) == 181
+    with pytest.raises(BadInput, match="held_out = 10"):
+        function(name)(held_out=10)
+
+
+SHORT = {
+    "jem": ["--labels", "0", "--steps", "300", "--width", "64", "--chains", "200"],
+    "diffusion_classifier": ["--steps", "400", "--width", "48", "--times", "16"],
+    "gan_anomaly": ["--steps", "100", "--width", "64"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
+def test_a_short_run_tells_zeros_from_the_rest(request, tmp_path, name):
+    """Chance is 0.5; a distance to training images and a density find a zero, which is like no other digit."""
+    path = request.config.rootpath / "experiments" / f"{name}.py"
+    run = tmp_path / "run"
+    assert main(["train", str(path), *SHORT[name], "--held-out", "0", "--workdir", str(run)]) == 0
+    found = {line["name"]: line["value"] for line in json.loads((run / "results.json").read_text())["results"]}
+    areas = {name: value for name, value in found.items() if name.startswith("auroc/")}
+    assert all(0 <= area <= 1 for area in areas.values())
+    assert areas["auroc/energy" if name == "jem" else "auroc/nearest"] > 0.9
+    if name != "gan_anomaly":
+        assert found["test/error"] < 50.0  # by chance: 89
