@@ -23,6 +23,7 @@ METHODS = {  # the options of each experiment that make the method
     "mean_teacher": ("semi_supervised.py", "--method", "mean_teacher"),
     "fixmatch": ("semi_supervised.py", "--method", "fixmatch"),
     "m2": ("m2.py",),
+    "jem": ("jem.py",),
     "feature_matching_gan": ("feature_matching_gan.py",),
     "ladder": ("ladder.py",),
 }

@@ -22,6 +22,7 @@ def function(request):
     return lambda name: load(request.config.rootpath / "experiments" / f"{name}.py").function
 
 
+@pytest.mark.slow
 def test_a_run_with_a_buffer_of_chains_goes_on_exactly(function, tmp_path):
     """Stopped and whole, bit for bit, the buffer being in what is compared, and moved in every part."""
     every = Options(checkpoint_every=50, log_every=50, evaluate_every=1_000)
@@ -32,14 +33,13 @@ def test_a_run_with_a_buffer_of_chains_goes_on_exactly(function, tmp_path):
 
 
 def test_chains_move_only_where_a_round_took_them(function):
-    """50 updates in one call of 20 chains each leave hardly a row of 60 where it was; without log p(x) all stay."""
-    for weight in (0.0, 1.0):
-        stage = function("jem")(**TINY, weight=weight).stages[0]
-        batch = jax.jit(lambda stage=stage: stage.data.batch(stage.data.resident, jax.random.key(0), 0))()
-        state = jax.jit(stage.learner.init)(jax.random.key(0), batch)
-        after, _ = jax.jit(stage.learner.update)(state, batch, jax.random.key(1))
-        moved = np.any(np.asarray(after.carry != state.carry), axis=1)
-        assert state.carry.shape == (60, 64) and moved.sum() == (20 if weight else 0)
+    """One update takes 20 chains of 60, and leaves the others where they were."""
+    stage = function("jem")(**TINY).stages[0]
+    batch = jax.jit(lambda: stage.data.batch(stage.data.resident, jax.random.key(0), 0))()
+    state = jax.jit(stage.learner.init)(jax.random.key(0), batch)
+    after, _ = jax.jit(stage.learner.update)(state, batch, jax.random.key(1))
+    moved = np.any(np.asarray(after.carry != state.carry), axis=1)
+    assert state.carry.shape == (60, 64) and moved.sum() == 20
 
 
 @pytest.mark.parametrize("name", ["jem", "diffusion_classifier", "gan_anomaly"])
