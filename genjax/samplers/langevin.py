@@ -5,7 +5,7 @@ r"""Langevin chains: down the slope of an energy, with noise; and a buffer of ch
 With sigma^2 = 2 s it is Euler's step of dx = -grad E dt + sqrt(2) dW, whose law at rest is p(x) = exp(-E(x)) / Z; the
 step is not corrected, so that chains rest in a law that differs from p by something of the order of s.  Another noise
 is another temperature, (2) T = sigma^2 / (2 s): the law is near exp(-E / T).  Energy-based models of images are trained
-with s = 1, sigma = 0.01, T = 5e-5: cold chains that find valleys, and no samples of exp(-E).
+with such as s = 1/2, sigma = 0.01, T = 1e-4: cold chains that find valleys, and no samples of exp(-E).
 
 What eq. 1 does to a normal law is exact.  For E(x) = x^2 / (2 v) and r = 1 - s / v the mean falls by r each step, and
 
