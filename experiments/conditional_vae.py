@@ -6,12 +6,14 @@ Paper:    Sohn, Lee and Yan, Learning Structured Output Representation using Dee
 Command:  genjax train experiments/conditional_vae.py           (--data mnist: in 256 grey levels)
 Cost:     23 s of processor time, start, compilation and evaluation included
 Measured: digits, test (N=250, ema, step 3,000): -log p(x | y) <= 79.85 ± 0.85 nats (k=1,000), ELBO 83.30 ± 0.93,
-          agreement 1.000, nearest 0.992 ± 0.006, 2026-11-24; mnist was not run
+          agreement 1.000, nearest 0.992 ± 0.006, 2026-11-24; by Bayes' rule (k=100 a label) 2.0 ± 0.9 % errors,
+          0.31 ± 0.16 nats, calibration error 2.0 %, 2026-11-28; mnist was not run
 
 The bound is one of log p(x | y), the label being given, and is not to be compared with bounds of log p(x); with the
 prior P(y) of ten equally likely classes, -log p(x, y) is log 10 = 2.30 nats more.  `agreement` is the share of samples
 to which the nearest training image (squared distance of pixels) gives the class that they were drawn for, `nearest` the
-same share of the real images of the split.
+same share of the real images of the split.  `bayes` classifies test images: the label of the largest bound is the
+answer, and the noise that z is made of is the same for all labels.
 """
 
 from typing import Literal

@@ -5,8 +5,10 @@ Paper:    Li et al., Your Diffusion Model is Secretly a Zero-Shot Classifier, 20
           on these digits
 Command:  genjax train experiments/diffusion_classifier.py
           genjax sweep experiments/diffusion_classifier.py held_out=0:10
-Cost:     not yet
-Measured: not yet
+Cost:     62 s of a shared core, 56 s more compiling, 53 s evaluating
+Measured: digits, all labels, test (N=250, ema, step 8,000): 1.2 ± 0.7 % errors, 0.043 ± 0.029 nats, calibration error
+          1.0 %; with random numbers of its own for each label 2.4 ± 1.0 % errors; -log p <= 144.7 ± 1.3 nats, which the
+          U-Net of diffusion_digits.py shows to be far from the best (97.5), 2026-11-28
 
 The label whose bound of log p(x | y) is the largest is the answer, all labels being even.  The bounds of all labels are
 estimated by the same times and noise, which cancel in their differences; `apart` says what becomes of the errors when

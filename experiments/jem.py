@@ -5,8 +5,10 @@ Paper:    Grathwohl et al., Your Classifier is Secretly an Energy Based Model an
 Command:  genjax sweep experiments/jem.py choice=1:6
           and with --weight 0, the labels alone
           genjax sweep experiments/jem.py held_out=0:10 --labels 0
-Cost:     not yet
-Measured: not yet
+Cost:     21 to 88 s of a shared core a choice, 6 to 62 s more compiling; labels alone 6 s
+Measured: digits, 100 labels, five choices, test (N=250, ema, step 2,000), mean ± deviation: 5.92 ± 1.91 % errors,
+          0.37 ± 0.11 nats, calibration error 4.65 ± 1.54 %; labels alone, worse in each of the five: 8.64 ± 1.99 %,
+          0.43 ± 0.14 nats, 6.09 ± 1.81 %, 2026-11-28; mnist was not run
 
     p(x, y) = exp(f(x)[y]) r(x) / Z,    r: independent normals with the means and variances of the pixels
 

@@ -178,6 +178,9 @@ def test_conditional_vae():
     assert found["neg_iwae"].mean() < found["neg_elbo"].mean()
     assert set(np.unique(found["nearest"])) <= {0.0, 1.0} and found["nearest"].mean() > 0.9
     assert all("label" in experiment.evaluations["test"].quantities[name].kind for name in ("neg_iwae", "neg_elbo"))
+    by_bayes, rows = experiment.evaluations["bayes"], {name: a[:40] for name, a in digits().test.arrays.items()}
+    answers = jax.jit(by_bayes.measure)(state, by_bayes.split.prepare(rows, KEY), KEY)
+    assert by_bayes.of_all(jax.device_get(answers))["error"][0] < 40.0  # by chance: 90
     images = np.asarray(experiment.sample(state, KEY, 100)).reshape(10, 10, 64)
     real, label = (digits().train.arrays[name] for name in ("image", "label"))
     means = np.stack([real[label == digit].mean(axis=0).reshape(64) / 16 for digit in range(10)])
