@@ -60,8 +60,8 @@ def test_a_class_that_is_held_out_is_not_in_what_training_reads(function, name):
 
 
 SHORT = {
-    "jem": ["--labels", "0", "--steps", "300", "--width", "64", "--chains", "200"],
-    "diffusion_classifier": ["--steps", "400", "--width", "48", "--times", "16"],
+    "jem": ["--labels", "0", "--steps", "600", "--learning-rate", "3e-3", "--average", "0.9"],
+    "diffusion_classifier": ["--steps", "600", "--learning-rate", "3e-3", "--average", "0.9", "--times", "16"],
     "gan_anomaly": ["--steps", "100", "--width", "64"],
 }
 
