@@ -13,7 +13,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,7 +25,9 @@ from genjax.errors import BadInput
 from genjax.evaluate import averaged_state
 from genjax.experiment import Coding, Text
 from genjax.explaining import explained
-from genjax.likelihood import bits_back, coding
+from genjax.likelihood import bits_back, bits_back_chain, coding
+from genjax.likelihood.bits_back import Autoencoder
+from genjax.likelihood.bits_back_chain import Chain
 from genjax.likelihood.coding import Autoregression, Coded, rows_at_once
 from genjax.likelihood.coding_models import in_rows, joined, streams
 from genjax.report import write_whole
@@ -144,8 +146,8 @@ def open_model(run: str, step: int | None, command: str) -> Model:
     if told is None:
         raise BadInput(
             f"the model of {run} cannot {command}: its experiment declares no likelihood to code with",
-            "Experiment(coding=Coding(model, shape)): an autoregressive model, or a variational autoencoder",
-            "for example a run of vae_digits.py, pixelcnn_digits.py, bits_back_mnist.py or gpt_shakespeare.py",
+            "Experiment(coding=Coding(model, shape)): autoregressive, masked, variational or diffusion models",
+            "for example a run of vae_digits.py, pixelcnn_digits.py, diffusion_digits.py or gpt_shakespeare.py",
         )
     if not told.shape and opened.experiment.text is None:
         raise BadInput(
@@ -159,7 +161,7 @@ def encode(model: Model, symbols: np.ndarray) -> Coded:
     """The stream of rows of symbols, or of a text's tokens."""
     used = model.coding.model
     if not isinstance(used, Autoregression):
-        return bits_back.encode(used, model.params, symbols)
+        return _by_latents(used).encode(used, model.params, symbols)
     if model.coding.shape:
         return coding.encode(used, model.params, symbols)
     return coding.encode(used, model.params, in_rows(symbols), streams(len(symbols))[2])
@@ -169,7 +171,7 @@ def decode(model: Model, words: np.ndarray, shapes: Sequence[Sequence[int]]) -> 
     """The symbols of a stream, of files of these shapes one after the other."""
     used, total, width = model.coding.model, sum(math.prod(one) for one in shapes), math.prod(model.coding.shape)
     if not isinstance(used, Autoregression):
-        return bits_back.decode(used, model.params, words, (total // width, width))
+        return _by_latents(used).decode(used, model.params, words, (total // width, width))
     if model.coding.shape:
         return coding.decode(used, model.params, words, (total // width, width))
     rows, length, last = streams(total)
@@ -188,12 +190,18 @@ def probe(model: Model, count: int) -> int:
         rows = rows_at_once(count if model.coding.shape else streams(count)[0])
         symbols = np.arange(rows * PROBED).reshape(rows, PROBED)[:, : width or PROBED] % used.symbols
         return zlib.crc32(coding.encode(used, model.params, symbols).words.tobytes())
-    return zlib.crc32(bits_back.encode(used, model.params, np.arange(width)[None] % used.symbols).words.tobytes())
+    row = np.arange(width)[None] % used.symbols
+    return zlib.crc32(_by_latents(used).encode(used, model.params, row).words.tobytes())
 
 
 def software() -> str:
     """What computes: its versions and the device, for a message."""
     return f"jax {jax.__version__} on {jax.devices()[0].device_kind}, {os.cpu_count()} processors"
+
+
+def _by_latents(used: Autoencoder | Chain) -> Any:
+    """What codes by bits back: latents in one layer, or in several."""
+    return bits_back_chain if isinstance(used, Chain) else bits_back
 
 
 def _contents(model: Model, head: Head, words: np.ndarray, path: Path) -> list[bytes]:
@@ -228,7 +236,8 @@ def _digest(opened: Opened, params: Params) -> str:
     assert told is not None
     plain = {name: value for name, value in told.model._asdict().items() if isinstance(value, int)}
     order, context = [int(i) for i in told.order], text.context if text else 0
-    way = [type(told.model).__name__, plain, list(told.shape), order, told.first, context]
+    layers = [layer.latents for layer in told.model.layers] if isinstance(told.model, Chain) else []
+    way = [type(told.model).__name__, plain, list(told.shape), order, told.first, context, *layers]
     return hashlib.sha256(json.dumps([digests(params), way], sort_keys=True).encode()).hexdigest()[:32]
 
 
