@@ -105,6 +105,7 @@ def experiment(
     batch_size: Count = 100,
     k: Count = 32,
     summed: Count = 1_000,
+    at_once: Count = 1,
 ) -> Experiment:
     """An order-agnostic model of binary pixels.
 
@@ -118,6 +119,7 @@ def experiment(
       batch_size: images in a batch.
       k: numbers of masked pixels, and times, by which the test set is measured; the validation set by a quarter.
       summed: test images of which all 784 numbers are summed, spread evenly over the set.
+      at_once: pixels that files are coded by in one pass: few take longer, many cost bits.
     """
     data = binarized_mnist()
     check_support(data, bernoulli())
@@ -197,5 +199,5 @@ def experiment(
         },
         select="validation/neg_elbo",
         data=data.name,
-        coding=Coding(full_pass(net.apply, 2, order, MASK), (SIDE, SIDE, 1), order),
+        coding=Coding(full_pass(net.apply, 2, order, MASK, at_once), (SIDE, SIDE, 1), order),
     )

@@ -26,17 +26,31 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import BadInput, Count, Evaluation, Experiment, File, Out, Positive, Quantity, Stage, Target, minimize
+from genjax import (
+    BadInput,
+    Coding,
+    Count,
+    Evaluation,
+    Experiment,
+    File,
+    Out,
+    Positive,
+    Quantity,
+    Stage,
+    Target,
+    minimize,
+)
 from genjax.data import batches, fashion_mnist_dynamic
 from genjax.data.exemplars import with_exemplars
 from genjax.distributions.latent import diagonal_normal, draw_path, normal_mixture, path_log_probs, standard_normal
+from genjax.likelihood import bits_back_chain
 from genjax.likelihood.iwae import importance_sampling
 from genjax.losses.variational import negative_elbo
 from genjax.losses.warm_up import check_warm_up, linear_warm_up
 from genjax.metrics.latents import Layer, diagnoses
 from genjax.models.blocks import GatedMLP
 from genjax.models.hierarchical import DenseNormal, TopDownVAE
-from genjax.models.observation import bernoulli, check_support
+from genjax.models.observation import bernoulli, check_support, level_log_probs
 from genjax.models.priors import PseudoInputs, check_components, exemplar_prior
 from genjax.models.vae import VAE, DenseDecoder, DenseEncoder
 from genjax.samplers.latents import interpolate, tiles, traverse
@@ -193,6 +207,22 @@ def experiment(
             found["z1"] = Layer(means.var(axis=1).mean(axis=0), rates[1])
         return found
 
+    def chain():  # of one layer or two, the top first; the state is what is known of them
+        vae = lambda method: lambda params, *given: model.apply(params["vae"], *given, method=method)
+        unit = jnp.zeros((1, latents)), jnp.zeros((1, latents))
+        laws = (
+            (lambda params, z, i: unit, lambda params, x, z, i: vae("encode")(params, x)),
+            (
+                lambda params, z, i: vae("decode_top")(params, *z),
+                lambda params, x, z, i: vae("encode_low")(params, x, *z),
+            ),
+        )
+        add = lambda params, z, new, i: (*z, new)
+        pixels = lambda params, z: level_log_probs(likelihood, vae("decode")(params, *z))
+        image = lambda params, x: x.reshape(1, *SHAPE).astype(jnp.float32)
+        parts = [bits_back_chain.Layer(latents, *law, add) for law in laws[:layers]]
+        return bits_back_chain.Chain(2, parts, lambda params: (), image, pixels)
+
     pictures = {"reconstructions": reconstruct, "interpolation": interpolation, "traversal": traversal}
     if prior == "vamp":
         pictures["pseudo_inputs"] = lambda state, key: inputs.apply(state.params["prior"])[:64]
@@ -213,6 +243,7 @@ def experiment(
         files={"diagnostics.txt": File(carried, lambda layers: diagnoses(layers).encode())},
         select="validation/neg_elbo",
         data=data.name,
+        coding=Coding(chain(), SHAPE) if prior == "normal" else None,
     )
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.corruption.gaussian import between, times_of
+from genjax.corruption.gaussian import times_of
 from genjax.corruption.schedules import cosine
 from genjax.distributions import kl_normal, sample_normal
 from genjax.errors import BadInput
@@ -33,7 +33,7 @@ def layer(i, size):
 
     def posterior(params, x, state, _):
         mean, log_var = jnp.split(dense(f"q{i}", 2 * size)(params, x, state), 2, axis=1)
-        return mean, log_var - 1.0
+        return mean, log_var - 1.5
 
     return Layer(size, prior, posterior, lambda params, state, z, _: state + dense(f"f{i}", 4)(params, z, state))
 
@@ -52,12 +52,14 @@ CHAIN = Chain(
 
 
 @functools.cache
-def weights(seed=0, scale=0.6):
+def weights(seed=0):
     sizes = {"out": (4, WIDTH * 3)}
     for i, size in enumerate(SIZES):
         sizes |= {f"p{i}": (4, 2 * size), f"q{i}": (WIDTH + 4, 2 * size), f"f{i}": (size + 4, 4)}
     rng = np.random.default_rng(seed)
-    return {n: [scale * rng.normal(size=s).astype("f4") for s in ((a, 6), (6, b))] for n, (a, b) in sizes.items()}
+    scales = {"q": 0.3, "p": 0.2, "f": 0.6, "o": 0.6}  # posteriors inside of the priors, as training makes them
+    draw = lambda name, *size: scales[name[0]] * rng.normal(size=size).astype("f4")
+    return {name: [draw(name, a, 6), draw(name, 6, b)] for name, (a, b) in sizes.items()}
 
 
 def rows(count, seed=0):
@@ -145,8 +147,8 @@ DIFFUSION = diffusion_chain(PROCESS, exactly, VALUES, GRID, (4,), 8)
 
 @functools.cache
 def stepwise():
-    """The file of the bound, 100 draws of each row; three deviations of one draw are about 3 %."""
-    x = jnp.asarray(VALUES, jnp.float32)[pixels(400)]
+    """The file of the bound, 100 draws of each row; a deviation of one draw is about 2.5 %."""
+    x = jnp.asarray(VALUES, jnp.float32)[pixels(600)]
     last = of_denoised(CUT, exactly(None), VALUES)
     one = jax.jit(lambda key: stepwise_bound(CUT, exactly(None), last, GRID, x, key).total().sum())
     draws = np.array([float(one(jax.random.key(i))) for i in range(100)])
@@ -156,15 +158,15 @@ def stepwise():
 def beyond_the_stepwise_bound(model=DIFFUSION):
     """How many deviations of a draw the coded length is away from the mean."""
     mean, deviation = stepwise()
-    return (net_bits(encode(model, None, pixels(400))) * LOG2 - mean) / deviation
+    return (net_bits(encode(model, None, pixels(600))) * LOG2 - mean) / deviation
 
 
 def test_diffusion_costs_its_bound():
     mean, deviation = stepwise()
-    assert deviation < 0.015 * mean
+    assert deviation < 0.03 * mean
     assert abs(beyond_the_stepwise_bound()) < 4
-    entropy = -400 * (ODDS * np.log(ODDS)).sum()
-    assert 0 < mean / entropy - 1 < 0.5  # a bound, and no idle one
+    entropy = -600 * (ODDS * np.log(ODDS)).sum()
+    assert 0 < mean / entropy - 1 < 1  # a bound, in nine steps
 
 
 def test_diffusion_comes_back():
@@ -174,7 +176,7 @@ def test_diffusion_comes_back():
 
 def test_what_the_network_says_beats_each_pixel_by_itself():
     """At the end of a grid that stops early; and where no noise is left both are certain."""
-    key, x = jax.random.key(0), jnp.asarray(VALUES, jnp.float32)[pixels(400)]
+    key, x = jax.random.key(0), jnp.asarray(VALUES, jnp.float32)[pixels(600)]
     bounds = [stepwise_bound(CUT, exactly(None), f, GRID, x, key).reconstruction.sum() for f in (
         of_denoised(CUT, exactly(None), VALUES), of_levels(CUT, VALUES))]  # fmt: skip
     assert bounds[0] < bounds[1]
@@ -197,26 +199,28 @@ def narrow(process, grid):
     return keep, own, data, log_var - 1.0
 
 
-def beside(process, grid):
+def unscaled(process, grid):
+    """x' and x as they are in the place of alpha_s (sigma_{t|s} / sigma_t)^2 times them."""
     keep, own, data, log_var = PLAN(process, grid)
-    return keep, own, np.append(0.0, data[1:]), log_var  # the first layer does not look at the data
+    return keep, np.ones_like(own), np.ones_like(data), log_var
 
 
-def wide(process, grid):
-    """The variance of q(z_t | z_s) in the place of that of q(z_s | z_t, x)."""
-    keep, own, data, _ = PLAN(process, grid)
-    step = between(process, grid[1:], grid[:-1])
-    forward = step.variance * (process.sigma(grid[:-1]) / process.sigma(grid[1:])) ** 2
-    return keep, own, data, np.log(np.append(process.sigma(grid[:1]) ** 2, forward))
+def late(params):
+    """A network that is told another time."""
+    return lambda z, t: exactly(params)(z, 0.6 * t)
 
 
 PLAN = bits_back_diffusion._plan
 
 
-@pytest.mark.parametrize("plan", [narrow, wide])
+@pytest.mark.parametrize("plan", [narrow, unscaled])
 def test_another_process_costs_another_length(monkeypatch, plan):
     monkeypatch.setattr(bits_back_diffusion, "_plan", plan)
     assert abs(beyond_the_stepwise_bound(diffusion_chain(PROCESS, exactly, VALUES, GRID, (4,), 8))) > 6
+
+
+def test_a_network_that_is_told_another_time_costs_more():
+    assert beyond_the_stepwise_bound(diffusion_chain(PROCESS, late, VALUES, GRID, (4,), 8)) > 6
 
 
 def test_intervals_that_are_too_coarse_cost_more():
@@ -251,13 +255,10 @@ def test_a_prior_that_is_left_out_is_caught(monkeypatch):
     assert abs(net_bits(coded) - coded.nats / LOG2) > 0.005 * coded.nats / LOG2 + 64
 
 
-def test_posteriors_that_do_not_look_at_the_layers_above_are_caught(monkeypatch):
-    exact = bits_back_chain._intervals
-    other = lambda model, params, seen, given: exact(
-        model, params, seen, given._replace(state=jnp.ones((1, 4)) + 0 * given.layer)
-    )
-    monkeypatch.setattr(bits_back_chain, "_intervals", other)
-    assert abs(beyond_the_bound()) > 0.01
+def test_a_log_variance_taken_for_a_log_deviation_is_caught(monkeypatch):
+    exact = bits_back_chain.interval_probabilities
+    monkeypatch.setattr(bits_back_chain, "interval_probabilities", lambda mean, v, bits: exact(mean, 2 * v, bits))
+    assert beyond_the_bound() > 0.03
 
 
 def caught(words, model=CHAIN, params=None, count=30):

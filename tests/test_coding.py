@@ -117,6 +117,26 @@ def test_a_masked_model_in_one_order():
     np.testing.assert_array_equal(decode(model, params, coded.words, x.shape), x[:, order])
 
 
+@pytest.mark.parametrize("at_once", [2, 3, 8])
+def test_a_few_positions_at_once(at_once):
+    """Each given what was known when its group began, the rest masked; the last group may be a smaller one."""
+    order, weights = np.random.default_rng(3).permutation(8), np.random.default_rng(0).normal(size=(8, 8, 3))
+    logits = lambda params, z: jnp.einsum("bi,ijv->bjv", jnp.where(z == 3, -1.0, z), params)
+    x, params = np.random.default_rng(1).integers(0, 3, (5, 8)).astype(np.int32), jnp.asarray(weights, jnp.float32)
+    coded = encode(model := full_pass(logits, 3, order, 3, at_once), params, x[:, order])
+    expected = 0.0
+    for t in range(8):
+        seen = np.full((5, 8), -1.0)
+        known = order[: t - t % at_once]
+        seen[:, known] = x[:, known]
+        expected -= np.log(softmax(seen @ weights[:, order[t]])[np.arange(5), x[:, order[t]]]).sum()
+    assert abs(coded.nats - expected) < 1e-4 * expected
+    np.testing.assert_array_equal(decode(model, params, coded.words, x.shape), x[:, order])
+    assert abs(encode(full_pass(logits, 3, order, 3), params, x[:, order]).nats - expected) > 1e-3 * expected
+    with pytest.raises(BadInput, match="at_once"):
+        full_pass(logits, 3, order, 3, 0)
+
+
 def test_another_order():
     order = np.random.default_rng(3).permutation(10)
     model, weights = linear(order)

@@ -1,4 +1,4 @@
-"""`genjax compress` and `decompress`: files come back from three kinds of models, and nothing else is ever written."""
+"""`genjax compress` and `decompress`: files come back from four kinds of models, and nothing else is ever written."""
 
 import shutil
 
@@ -18,11 +18,12 @@ import optax
 from genjax import Coding, Experiment, Out, Stage, minimize
 from genjax.data import Split, batches, unchanged
 from genjax.likelihood.bits_back import Autoencoder
+from genjax.likelihood.bits_back_chain import Chain, Layer
 from genjax.likelihood.coding_models import full_pass
 
 
 def experiment(kind: str = "KIND", steps: int = 2):
-    """Pictures of 3x4 with five grey levels, each pixel near the one before in an order, or given two latents."""
+    """Pictures of 3x4 with five grey levels, each near the one before in an order, or given latents."""
     order = tuple(np.random.default_rng(0).permutation(12).tolist())
 
     def levels(params, x):
@@ -32,7 +33,12 @@ def experiment(kind: str = "KIND", steps: int = 2):
     posterior = lambda params, x: (jnp.stack([x.mean(axis=1), x[:, 0]], axis=1) - 2.0, jnp.full((1, 2), -1.0))
     grey = lambda params, z: -jnp.abs(2 + z[:, :1, None] - jnp.arange(5.0)[None, None]) + params[None, None]
     pixels = lambda params, z: grey(params, z) + jnp.zeros((1, 12, 1))
-    model = full_pass(levels, 5, order) if kind == "ordered" else Autoencoder(5, 2, posterior, pixels)
+    above = lambda params, state, i: (0.5 * state, jnp.zeros((1, 1)))
+    below = lambda params, x, state, i: (x.mean(axis=1, keepdims=True) - 2.0, jnp.full((1, 1), -1.0))
+    layer = Layer(1, above, below, lambda params, state, z, i: z)
+    chain = Chain(5, [layer, layer], lambda params: jnp.zeros((1, 1)), lambda params, x: x, pixels)
+    latent = Autoencoder(5, 2, posterior, pixels)
+    model = {"ordered": full_pass(levels, 5, order), "chain": chain}.get(kind, latent)
     loss = lambda params, state, batch, key: Out(jnp.full(len(batch["x"]), jnp.sum(params**2)))
     data = Split({"x": np.zeros((8, 1), np.float32)}, unchanged)
     learner = minimize(loss, optax.sgd(0.1), lambda key, batch: jnp.arange(5.0))
@@ -67,12 +73,12 @@ RANDOM = np.random.default_rng(0)
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Four runs, files for them, and an archive."""
+    """Five runs, files for them, and an archive."""
     folder = tmp_path_factory.mktemp("compressed")
-    for kind in ("ordered", "latent", "none"):
+    for kind in ("ordered", "latent", "chain", "none"):
         (folder / f"{kind}.py").write_text(PICTURES.replace("KIND", kind))
     (folder / "letters.py").write_text(TEXT)
-    for kind in ("ordered", "latent", "none", "letters"):
+    for kind in ("ordered", "latent", "chain", "none", "letters"):
         assert main(["train", str(folder / f"{kind}.py"), "--workdir", str(folder / kind)]) == 0
     assert main(["train", str(folder / "latent.py"), "--steps", "3", "--workdir", str(folder / "other")]) == 0
     np.save(folder / "many.npy", RANDOM.integers(0, 5, (30, 3, 4, 1)).astype(np.uint8))
@@ -95,7 +101,7 @@ def at(folder, run, out):
     return ["--run", str(folder / run), "--out", str(folder / out)]
 
 
-@pytest.mark.parametrize("kind", ["ordered", "latent"])
+@pytest.mark.parametrize("kind", ["ordered", "latent", "chain"])
 def test_pictures_come_back(runs, tmp_path, capsys, kind):
     names = ["many.npy", "flat.npy", "one.png", "grey.png"]
     assert main(["compress", *paths(runs, *names), *at(runs, kind, f"{kind}.gjx")]) == 0
@@ -152,6 +158,7 @@ def test_cuts_and_flipped_bits_are_refused(runs, tmp_path, capsys):
     [
         (["decompress", "ready.gjx", "--run", "other", "--out", "x"], "is of another model"),
         (["decompress", "ready.gjx", "--run", "ordered", "--out", "x"], "is of another model"),
+        (["decompress", "ready.gjx", "--run", "chain", "--out", "x"], "is of another model"),
         (["decompress", "ready.gjx", "--run", "none", "--out", "x"], "declares no likelihood"),
         (["decompress", "ready.gjx", "--out", "x"], "--run is missing"),
         (["decompress", "none.py", "--run", "latent"], "no archive of genjax"),
@@ -240,7 +247,7 @@ def test_a_run_that_went_on_is_another_model(runs, tmp_path, capsys):
     assert main(["decompress", archive, "--run", str(tmp_path / "more"), "--out", str(tmp_path / "x"), *step]) == 0
 
 
-@pytest.mark.parametrize("kind", ["ordered", "latent"])
+@pytest.mark.parametrize("kind", ["ordered", "latent", "chain"])
 def test_a_stream_whose_checksum_was_made_to_fit_is_refused(runs, capsys, kind):
     """Somebody else's words, or more files than were coded, under a header that is right: the content's checksum."""
     assert main(["compress", *paths(runs, "many.npy", "one.png"), *at(runs, kind, "right.gjx")]) == 0

@@ -28,9 +28,13 @@ STREAMS, LEAST = 64, 512  # rows of a text, at most; tokens of a row, about at l
 
 
 def full_pass(
-    logits: Callable[[Params, jax.Array], jax.Array], symbols: int, order: Sequence[int], blank: int = 0
+    logits: Callable[[Params, jax.Array], jax.Array],
+    symbols: int,
+    order: Sequence[int],
+    blank: int = 0,
+    at_once: int = 1,
 ) -> Autoregression:
-    """A network that gives all conditionals at once: one full pass a position, over symbols that are known so far.
+    """A network that gives all conditionals at once: a full pass a position, or a few, over symbols that are known.
 
     It is autoregressive by its masks (MADE, PixelCNN), or takes a mask for what is not known yet (masked diffusion, in
     one of its orders).
@@ -40,23 +44,37 @@ def full_pass(
       symbols: V.
       order: [T] the position that is coded first, second, ...; symbols are given and returned in this order.
       blank: what stands where a symbol is not known: of a masked model the mask.
+      at_once: positions that one pass serves, as if they were independent given those before: fewer passes, more bits.
 
     Returns:
       `Autoregression`, of rows of T symbols.
 
-    Source: the chain rule; Germain et al., 2015; Uria, Murray and Larochelle, 2014, https://arxiv.org/abs/1310.1757.
+    Raises:
+      BadInput: no position at once.
+
+    Source: the chain rule; Germain et al., 2015; Uria, Murray and Larochelle, 2014, https://arxiv.org/abs/1310.1757;
+    Hoogeboom et al., 2022, https://arxiv.org/abs/2110.02037, section 3.1 (several positions at once).
 
     >>> model = full_pass(lambda params, x: jnp.zeros((*x.shape, 2)), 2, range(3))
     >>> model.step(None, model.start(None, 4), jnp.zeros(4, int), jnp.array(0))[0].shape
     (4, 2)
     """
+    if at_once < 1:
+        raise BadInput(f"at_once = {at_once}", "allowed: whole numbers from 1")
     places = jnp.asarray(np.asarray(order, np.int32))
 
-    def step(params: Params, x: jax.Array, previous: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x = jnp.where(t > 0, x.at[:, places[t - 1]].set(previous), x)
-        return jnp.take(logits(params, x), places[t], axis=1), x
+    def start(params: Params, rows: int) -> tuple[jax.Array, ...]:
+        x = jnp.full((rows, len(places)), blank, jnp.int32)
+        return (x,) if at_once == 1 else (x, jnp.zeros((*x.shape, symbols)))
 
-    return Autoregression(symbols, lambda params, rows: jnp.full((rows, len(places)), blank, jnp.int32), step)
+    def step(params: Params, carry: Any, previous: jax.Array, t: jax.Array) -> tuple[jax.Array, Any]:
+        x = jnp.where(t > 0, carry[0].at[:, places[t - 1]].set(previous), carry[0])
+        if at_once == 1:
+            return jnp.take(logits(params, x), places[t], axis=1), (x,)
+        found = lax.cond(t % at_once == 0, lambda: logits(params, x).astype(jnp.float32), lambda: carry[1])
+        return jnp.take(found, places[t], axis=1), (x, found)
+
+    return Autoregression(symbols, start, step)
 
 
 def cached(decoder: Callable[[Params], Decoder], symbols: int, context: int, first: int = 0) -> Autoregression:
