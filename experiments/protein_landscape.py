@@ -30,17 +30,20 @@ from genjax.data import Split, batches, unchanged
 from genjax.data.landscape import RESIDUES, landscape
 from genjax.likelihood.ais import MOST_UNITS, enumerated_log_partition
 from genjax.losses.likelihood import sequence_nll
+from genjax.metrics.few_shot import few_shot
 from genjax.metrics.rank_correlation import rank_correlation
+from genjax.models.aligned import masked, variational
 from genjax.models.rbm import RBM, Weights, machine
 from genjax.models.transformer import GPT
 from genjax.models.visible import categorical_units, one_hot
 
 K, ORDERS = len(RESIDUES), {"spearman": "score", "shared": "shared"}
+FEW, DRAWS = (24, 96, 384), 10  # measured variants; how often they are drawn
 
 
 def experiment(
     data: str = "gb1.csv",
-    model: Literal["profile", "potts", "gpt", "regression"] = "potts",
+    model: Literal["profile", "potts", "gpt", "vae", "masked", "regression"] = "potts",
     shots: int = 500,
     choice: int = 0,
     hidden: Count = 12,
@@ -53,7 +56,7 @@ def experiment(
 
     Args:
       data: a CSV file with the columns Variants and Fitness; its first variant is the wild type.
-      model: independent sites, an RBM, a transformer; or the predictor.
+      model: independent sites, an RBM, a transformer, a VAE, masked diffusion; or the predictor.
       shots: variants that are known, at least 10; a fifth of them chooses the step.
       choice: which, a draw of its own for each number.
       hidden: units of the RBM, at most 25.
@@ -73,8 +76,16 @@ def experiment(
     cut, others = shots - shots // 5, rows(np.setdiff1d(order, fit[:shots]))
     wild, start = known.tokens[0], jnp.zeros((1, sites), jnp.int32)
     rbm, net = RBM(categorical_units(sites, K), hidden), GPT(K + 1, sites, 2, 2, 32)
+    bounded = {
+        "vae": variational(jnp.zeros((sites, K)), 4, 64, 100),
+        "masked": masked(jnp.zeros((sites, K)), 2, 2, 32, 0.0),
+    }
+    density = bounded.get(model)
+    few = [count for count in FEW if 2 * count <= len(others.arrays["tokens"])]
 
     def init(key, batch):
+        if density:
+            return density.init(key)
         if model == "gpt":
             return net.init(key, start)
         if model == "potts":
@@ -99,22 +110,33 @@ def experiment(
     def loss(params, state, batch, key):
         if model == "regression":
             return Out(jnp.square(predicted(params, batch["tokens"]) - batch["fitness"]))
+        if density:
+            return density.loss(params, state, batch["tokens"].astype(jnp.int32), key)
         return Out(-log_p(params, batch["tokens"]))
 
+    def scored(state, tokens, key):
+        if density:
+            return -density.nats(state, tokens.astype(jnp.int32), key)
+        return (predicted if model == "regression" else log_p)(state.params, tokens)
+
     def held_out(state, batch, key):
+        if density:
+            return {"loss": -scored(state, batch["tokens"], key)}
         return {"loss": loss(state.params, state, batch, key).loss}
 
     def scores(state, batch, key):
-        tokens = batch["tokens"]
-        score = (predicted if model == "regression" else log_p)(state.params, tokens)
-        shared = jnp.sum(tokens == jnp.asarray(wild)[None], axis=-1)
-        return {"score": score, "fitness": batch["fitness"], "shared": shared}
+        shared = jnp.sum(batch["tokens"] == jnp.asarray(wild)[None], axis=-1)
+        return {"score": scored(state, batch["tokens"], key), "fitness": batch["fitness"], "shared": shared}
 
     def judged(found):
         told = {name: tuple(rank_correlation(found[of], found["fitness"])) for name, of in ORDERS.items()}
         if model != "regression":
             nll = -found["score"][found["fitness"] >= 1.0].astype(float)
             told["nll"] = (float(nll.mean()), float(nll.std(ddof=1) / len(nll) ** 0.5))
+            residues = np.eye(K)[others.arrays["tokens"]].reshape(len(others.arrays["tokens"]), -1)
+            for count in few:
+                told[f"ridge_{count}"] = tuple(few_shot(residues, found["fitness"], count, DRAWS))
+                told[f"augmented_{count}"] = tuple(few_shot(residues, found["fitness"], count, DRAWS, found["score"]))
         return told
 
     tx = optax.adamw(optax.cosine_decay_schedule(learning_rate, max(steps, 1)), weight_decay=weight_decay)
@@ -124,8 +146,13 @@ def experiment(
     }
     if model != "regression":
         count = int((others.arrays["fitness"] >= 1.0).sum())
-        kinds["nll"] = Quantity(f"exact -log p(x) of the {count:,} as fit as the wild type")
-    lost = {"loss": Quantity("exact, squared error", "") if model == "regression" else Quantity("exact -log p(x)")}
+        kind = density.kind if density else "exact -log p(x)"
+        kinds["nll"] = Quantity(f"{kind}, of the {count:,} as fit as the wild type")
+        for count in few:
+            by = f"estimate, Spearman's correlation of all but {count} with their ridge regression, {DRAWS} draws"
+            kinds[f"ridge_{count}"] = Quantity(by, "", "higher")
+            kinds[f"augmented_{count}"] = Quantity(f"{by}, the score beside residues", "", "higher")
+    lost = {"loss": Quantity("exact, squared error", "") if model == "regression" else Quantity(kind)}
     source = batches(rows(fit[:cut]), min(batch_size, cut))
     return Experiment(
         stages=[Stage(model, minimize(loss, optax.chain(tx, ema(0.9)), init), source, steps, steps_per_call=10)],

@@ -38,6 +38,7 @@ class Likelihood(NamedTuple):
     name: str = ""  # of the run's result, such as "test/neg_iwae"
     unit: str = "nats"  # an example, or nats/frame, nats/letter, ...
     of: str = "x"  # or "x | first frame": -log p of this is known
+    bits: str = ""  # the same number in bits of a part, where the run tells it beside: "3.073/residue"
 
 
 def likelihood_of(lines: Sequence[Mapping[str, Any]]) -> Likelihood | None:
@@ -48,16 +49,17 @@ def likelihood_of(lines: Sequence[Mapping[str, Any]]) -> Likelihood | None:
 
     Returns:
       An exact number where there is one, else the lowest upper bound, else the lowest estimate, else the highest lower
-      bound, of -log p(x) before -log p(x | c); None where no line tells of either in nats, or in bits a letter.
+      bound, of -log p(x) before -log p(x | c), of whole examples before frames or letters; None where no line tells of
+      either in nats, or in bits a letter.
 
     >>> line = {"name": "test/nll", "value": 80.0, "standard_error": 0.5, "unit": "nats", "kind": "exact -log p(x)"}
     >>> likelihood_of([line, {**line, "value": 79.0, "kind": "estimate of -log p(x)"}]).value
     80.0
     """
-    found = [read for line in lines if (read := _read(line)) is not None]
+    found = [read._replace(bits=_beside(line, lines)) for line in lines if (read := _read(line)) is not None]
     cost = lambda one: -one.value if one.sort == "lower bound" else one.value
     order = ("exact", "upper bound", "estimate", "lower bound")
-    return min(found, key=lambda one: (one.of != "x", order.index(one.sort), cost(one)), default=None)
+    return min(found, key=lambda one: (one.of != "x", order.index(one.sort), one.unit != "nats", cost(one)), default=None)
 
 
 def shown_better(first: Likelihood, second: Likelihood) -> bool:
@@ -140,6 +142,14 @@ def _read(line: Mapping[str, Any]) -> Likelihood | None:
     value, sort = (value, sort) if about[1] else (-value, FLIPPED.get(sort, sort))
     scale, per = math.log(2) if unit[2] == "bits" else 1.0, f"nats/{unit[3]}" if unit[3] else "nats"
     return Likelihood(value * scale, error and error * scale, sort, kind, name, per, about[2])
+
+
+def _beside(line: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> str:
+    """What a run tells in bits of the same measure, known by its evaluation and kind, where this line is in nats."""
+    measure = lambda one: (str(one.get("name", "")).partition("/")[0], one.get("kind"))
+    alike = [one for one in lines if measure(one) == measure(line) and str(one.get("unit", "")).startswith("bits/")]
+    value = _finite(alike[0].get("value")) if alike and line.get("unit") == "nats" else None
+    return "" if value is None else f"{abs(value):.3f}/{str(alike[0]['unit']).partition('/')[2]}"
 
 
 def _finite(value: Any) -> float | None:

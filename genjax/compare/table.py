@@ -136,7 +136,7 @@ def _cells(row: Judged) -> list[str]:
     value = ["", "", "none"]
     if one is not None:
         per = "" if one.unit == "nats" else f" {one.unit}"
-        value = [f"{_sign(one.sort)}{measured(one.value, one.error)}{per}", bits, one.kind]
+        value = [f"{_sign(one.sort)}{measured(one.value, one.error)}{per}", bits or one.bits, one.kind]
     scores = [f"{row.scores[name]:.3f}" if row.scores else "" for name in NEIGHBOURHOODS]
     seconds = [_number(row.outcome.get(name)) for name in ("seconds", "compile_seconds", "evaluate_seconds")]
     cost = [number(_number(row.outcome.get("parameters"))), duration(seconds[0]), duration(sum(seconds))]

@@ -28,6 +28,8 @@ RESIDUES = "ACDEFGHIKLMNPQRSTVWYUOBJZX"
 ALPHABET = "." + RESIDUES  # token 0 begins a protein, ends it, and fills its row
 CODES = np.full(256, 255, np.uint8)
 CODES[np.frombuffer((RESIDUES + RESIDUES.lower()).encode(), np.uint8)] = [*range(1, len(ALPHABET))] * 2
+GAPPED = CODES.copy()
+GAPPED[np.frombuffer(b"-.", np.uint8)] = 0
 LINE = 60  # letters of a line that is written
 
 
@@ -36,7 +38,7 @@ class Record(NamedTuple):
 
     name: str  # the first word after `>`
     line: int  # of its `>`
-    tokens: np.ndarray  # uint8 [L], 1 .. 26
+    tokens: np.ndarray  # uint8 [L], 1 .. 26; 0 a gap of an alignment
 
 
 def proteins(path: str | Path, longest: int = 512, fractions: Sequence[float] = FRACTIONS) -> Dataset:
@@ -86,12 +88,13 @@ def proteins(path: str | Path, longest: int = 512, fractions: Sequence[float] = 
     return make_dataset(path.name.split(".")[0], splits, levels=len(ALPHABET), about=about, vocabulary=ALPHABET)
 
 
-def read_fasta(path: Path, most: int = 2**30) -> list[Record]:
+def read_fasta(path: Path, most: int = 2**30, gaps: bool = False) -> list[Record]:
     """The records of a FASTA file, in its order.
 
     Args:
       path: plain or gzip; which of them is seen from its first two bytes.
       most: bytes that are read, or decompressed, at most.
+      gaps: whether `-` and `.` are read, as token 0; else they are refused.
     Raises:
       BadInput: see `proteins`.
     """
@@ -101,7 +104,7 @@ def read_fasta(path: Path, most: int = 2**30) -> list[Record]:
         line = line.strip()
         if line.startswith(b">"):
             if begun:
-                records.append(_record(path, name, begun, parts))
+                records.append(_record(path, name, begun, parts, gaps))
             words = line[1:].split(maxsplit=1)
             name, begun, parts = words[0].decode("utf-8", "replace")[:60] if words else "", number, []
         elif line and not begun:
@@ -111,16 +114,16 @@ def read_fasta(path: Path, most: int = 2**30) -> list[Record]:
             parts.append(line)
     if not begun:
         raise BadInput(f"{path} holds no record.", "FASTA is lines such as >name, each followed by lines of letters.")
-    return [*records, _record(path, name, begun, parts)]
+    return [*records, _record(path, name, begun, parts, gaps)]
 
 
-def _record(path: Path, name: str, begun: int, parts: list[bytes]) -> Record:
+def _record(path: Path, name: str, begun: int, parts: list[bytes], gaps: bool) -> Record:
     """One record; raises BadInput that names the line and the residue of the first illegal letter."""
     letters = b"".join(parts).removesuffix(b"*")
     if not letters:
         what = f"{path}, line {begun}: record {name!r} is empty."
         raise BadInput(what, "Each record has one residue at least.", "Remove it.")
-    tokens = CODES[np.frombuffer(letters, np.uint8)]
+    tokens = (GAPPED if gaps else CODES)[np.frombuffer(letters, np.uint8)]
     if (bad := tokens == 255).any():
         place = int(np.argmax(bad))
         ends = np.cumsum([len(part) for part in parts])

@@ -1,0 +1,278 @@
+r"""Densities of aligned sequences, x in {0 .. K-1}^L: families behind one set of functions.
+
+    independent columns    p(x) = prod_i p_i(x_i); all p_i alike: unigram; each its own: a profile          exact
+    autoregressive         p(x) = prod_i p(x_i | x_<i), a transformer with learned positions                exact
+    masked diffusion       -log p(x) <= the sum over all L numbers of masked letters                        upper bound
+    variational            -log p(x) <= -log 1/k sum_j p(x, z_j) / q(z_j | x)                               upper bound
+    Potts RBM              log p(x) = -F(x) - log Z, see potts.py                                exact, or estimates
+
+Columns have closed forms.  With n_ik the times that letter k stands in column i of N rows,
+
+    (1)  q_k = (sum_i n_ik + 1) / (N L + K),        p_ik = (n_ik + a q_k) / (N + a)
+
+the means of the posterior under a uniform Dirichlet prior, and under one of a pseudo-observations shared out by q.
+
+All that is trained begins at a profile: what it learns is how columns depend on each other.
+
+Sources: Durbin, Eddy, Krogh and Mitchison, Biological Sequence Analysis, 1998, section 5.6 (pseudocounts);
+Riesselman, Ingraham and Marks, Deep generative models of genetic variation capture the effects of mutations, 2018,
+https://doi.org/10.1038/s41592-018-0138-4 (VAEs of families).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax.distributions import kl_normal_standard, sample_normal
+from genjax.likelihood.iwae import importance_sampling, normal_log_weights
+from genjax.likelihood.masked import masked_bound
+from genjax.losses.likelihood import sequence_nll
+from genjax.losses.masked import masked_counts, order_agnostic_loss
+from genjax.losses.variational import negative_elbo
+from genjax.losses.warm_up import linear_warm_up
+from genjax.models.blocks import MLP
+from genjax.models.transformer import GPT
+from genjax.models.vae import VAE, DenseDecoder, DenseEncoder
+from genjax.samplers.choosing import draw
+from genjax.samplers.decode import Decoder, generate
+from genjax.samplers.unmasking import one_at_a_time, unmask
+from genjax.types import Array, Key, Out, Params, State
+
+
+class Density(NamedTuple):
+    """A family as training and evaluation see it: pure functions of tokens [B, L]."""
+
+    init: Callable[[Key], Params]
+    loss: Callable[[Params, State, jax.Array, Key], Out]  # nats
+    nats: Callable[[State, jax.Array, Key], jax.Array]  # -log p(x) [B], of the kind below
+    kind: str  # "exact -log p(x)", "upper bound of -log p(x), k=1,000", ...
+    sample: Callable[[State, Key, int], jax.Array]  # tokens [n, L]
+    carry: Callable[[Key, Params], Any] = lambda key, params: ()  # what no gradient touches
+
+
+def unigram(tokens: np.ndarray, levels: int) -> np.ndarray:
+    """How often each letter occurs, wherever it stands: q of eq. 1.
+
+    Args:
+      tokens: [N, L] integers 0 .. K-1, of training rows.
+      levels: K.
+
+    Returns:
+      log q in every column, [L, K] nats, float64.
+
+    Source: this file's head.
+
+    >>> np.exp(unigram(np.array([[0, 0], [0, 1]]), 2))[0].round(4).tolist()  # (3 + 1) / (4 + 2)
+    [0.6667, 0.3333]
+    """
+    tokens = np.asarray(tokens)
+    counts = np.bincount(tokens.reshape(-1), minlength=levels) + 1.0
+    return np.tile(np.log(counts / counts.sum()), (tokens.shape[1], 1))
+
+
+def profile(tokens: np.ndarray, levels: int, pseudocount: float) -> np.ndarray:
+    """How often each letter stands in each column: p of eq. 1.
+
+    Args:
+      tokens: [N, L] integers 0 .. K-1, of training rows.
+      levels: K.
+      pseudocount: a, positive: so many rows are thought to have been seen before.
+
+    Returns:
+      log p [L, K] nats, float64.
+
+    Source: this file's head.
+
+    >>> np.exp(profile(np.array([[0, 0], [0, 1]]), 2, 2.0)).round(4).tolist()  # (2 + 2 * 2/3) / (2 + 2), ...
+    [[0.8333, 0.1667], [0.5833, 0.4167]]
+    """
+    tokens = np.asarray(tokens)
+    shares = pseudocount * np.exp(unigram(tokens, levels))
+    counts = np.stack([np.bincount(column, minlength=levels) for column in tokens.T])
+    return np.log((counts + shares) / (len(tokens) + pseudocount))
+
+
+def columns(log_p: Array) -> Density:
+    """Independent columns.
+
+    Args:
+      log_p: [L, K] nats, where they start: `unigram`, `profile`.
+
+    Returns:
+      Density.  Kind: exact.
+
+    >>> density = columns(jnp.log(jnp.array([[0.25, 0.75], [0.5, 0.5]])))
+    >>> state = State(jnp.zeros((), jnp.int32), density.init(jax.random.key(0)))
+    >>> nats = density.nats(state, jnp.array([[1, 0]]), jax.random.key(0))
+    >>> round(float(jnp.exp(-nats[0])), 4)
+    0.375
+    """
+    length = len(log_p)
+
+    def nats(params: Params, tokens: jax.Array) -> jax.Array:
+        return -_picked(jax.nn.log_softmax(params["columns"]), tokens)
+
+    def sample(state: State, key: Key, n: int) -> jax.Array:
+        return jax.random.categorical(key, state.params["columns"], shape=(n, length))
+
+    return Density(
+        lambda key: {"columns": jnp.asarray(log_p, jnp.float32)},
+        lambda params, state, tokens, key: Out(nats(params, tokens)),
+        lambda state, tokens, key: nats(state.params, tokens),
+        "exact -log p(x)",
+        sample,
+    )
+
+
+def autoregressive(log_p: Array, layers: int, heads: int, width: int, dropout: float) -> Density:
+    """A transformer that reads from the first column to the last, its logits beside those of a profile.
+
+    Args:
+      log_p: [L, K] nats, where it begins.
+      layers, heads, width, dropout: of the transformer.
+
+    Returns:
+      Density.  Kind: exact.
+
+    Source: Radford et al., Language Models are Unsupervised Multitask Learners, 2019 (the network).
+
+    >>> autoregressive(jnp.zeros((3, 4)), 1, 1, 8, 0.0).kind
+    'exact -log p(x)'
+    """
+    (length, levels), known = np.shape(log_p), jnp.asarray(log_p, jnp.float32)
+    net = GPT(levels + 1, length + 1, layers, heads, width, bias=False, dropout=dropout)  # generation holds the start
+    beside = jnp.pad(jnp.pad(known, ((0, 0), (0, 1)), constant_values=-jnp.inf), ((0, 1), (0, 0)))
+
+    def nats(params: Params, tokens: jax.Array, **options: Any) -> jax.Array:
+        before = jnp.concatenate([jnp.full((len(tokens), 1), levels), tokens[:, :-1]], axis=1)
+        return sequence_nll(net.apply(params, before, **options)[..., :levels] + known[None], tokens)
+
+    def decoder(params: Params) -> Decoder:
+        plain = net.decoder(params)
+
+        def step(cache: Any, tokens: jax.Array, position: Any) -> tuple[jax.Array, Any]:
+            logits, cache = plain.step(cache, tokens, position)
+            return logits + jax.lax.dynamic_slice_in_dim(beside, position, tokens.shape[1])[None], cache
+
+        return plain._replace(step=step)
+
+    def sample(state: State, key: Key, n: int) -> jax.Array:
+        start = jnp.full((n, 1), levels)
+        return generate(decoder(state.params), start, np.ones(n, np.int32), key, length + 1, draw)[0][:, 1:]
+
+    return Density(
+        lambda key: net.init(key, jnp.zeros((1, length), jnp.int32)),
+        lambda params, state, tokens, key: Out(nats(params, tokens, deterministic=False, rngs={"dropout": key})),
+        lambda state, tokens, key: nats(state.params, tokens),
+        "exact -log p(x)",
+        sample,
+    )
+
+
+def masked(log_p: Array, layers: int, heads: int, width: int, dropout: float) -> Density:
+    """Masked diffusion: the same transformer without its direction.
+
+    Args:
+      log_p: [L, K] nats, where it begins.
+      layers, heads, width, dropout: of the transformer.
+
+    Returns:
+      Density.  Kind: upper bound, its sum over the number of masked letters exact.
+
+    Source: Hoogeboom et al., Autoregressive Diffusion Models, 2022, https://arxiv.org/abs/2110.02037.
+
+    >>> masked(jnp.zeros((3, 4)), 1, 1, 8, 0.0).kind
+    'upper bound of -log p(x), all 3 numbers of masked letters'
+    """
+    (length, levels), known = np.shape(log_p), jnp.asarray(log_p, jnp.float32)
+    net = GPT(levels + 1, length, layers, heads, width, bias=False, dropout=dropout, causal=False)
+
+    def logits(params: Params, **options: Any) -> Callable[[jax.Array], jax.Array]:
+        return lambda z: net.apply(params, z, **options)[..., :levels] + known[None]
+
+    def loss(params: Params, state: State, tokens: jax.Array, key: Key) -> Out:
+        count_key, mask_key, key = jax.random.split(key, 3)
+        count = masked_counts(count_key, *tokens.shape)
+        kept = logits(params, deterministic=False, rngs={"dropout": key})
+        return Out(order_agnostic_loss(kept, levels, tokens, count, mask_key))
+
+    def sample(state: State, key: Key, n: int) -> jax.Array:
+        blank = jnp.full((n, length), levels)
+        return unmask(logits(state.params), blank, levels, one_at_a_time(length), key).tokens
+
+    return Density(
+        lambda key: net.init(key, jnp.zeros((1, length), jnp.int32)),
+        loss,
+        lambda state, tokens, key: masked_bound(logits(state.params), levels, tokens, key, length),
+        f"upper bound of -log p(x), all {length} numbers of masked letters",
+        sample,
+    )
+
+
+def variational(log_p: Array, latents: int, width: int, samples: int, warm_up: int = 0) -> Density:
+    """A VAE whose decoder gives every column its own logits and begins at a profile.
+
+    Args:
+      log_p: [L, K] nats, first biases of the decoder.
+      latents: dimensions of z.
+      width: units of the two hidden layers of encoder and decoder.
+      samples: k, importance samples of the bound.
+      warm_up: updates in which the weight of the rate rises to one.  Without them a decoder that begins at a profile
+        stays there, and z says nothing.
+
+    Returns:
+      Density.  Kind: upper bound.
+
+    Source: Riesselman, Ingraham and Marks, 2018; Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders,
+    2016, https://arxiv.org/abs/1509.00519 (the bound).
+
+    >>> variational(jnp.zeros((3, 4)), 2, 8, 1_000).kind
+    'upper bound of -log p(x), k=1,000'
+    """
+    (length, levels), hidden = np.shape(log_p), lambda: MLP((width, width), nn.relu)
+    bias = nn.initializers.constant(jnp.asarray(log_p, jnp.float32).reshape(-1))
+    decoder = DenseDecoder((length, levels, 1), 1, hidden(), bias_init=bias)
+    model = VAE(DenseEncoder(latents, hidden()), decoder)
+
+    def encoded(params: Params, tokens: jax.Array) -> Any:
+        return model.apply(params, jax.nn.one_hot(tokens, levels)[..., None], method="encode")
+
+    def logits(params: Params, z: jax.Array) -> jax.Array:
+        return jax.nn.log_softmax(model.apply(params, z, method="decode")[..., 0, 0])
+
+    def loss(params: Params, state: State, tokens: jax.Array, key: Key) -> Out:
+        mean, log_var = encoded(params, tokens)
+        fit = _picked(logits(params, sample_normal(mean, log_var, key)), tokens)
+        rate = kl_normal_standard(mean, log_var).sum(axis=-1)
+        return Out(negative_elbo(fit, rate, linear_warm_up(state.step, warm_up)), {"rate": rate})
+
+    def nats(state: State, tokens: jax.Array, key: Key) -> jax.Array:
+        mean, log_var = encoded(state.params, tokens)
+        fit = lambda z: _picked(logits(state.params, z), tokens)
+        weights = lambda key, n: normal_log_weights(fit, mean, log_var, key, n)
+        return -importance_sampling(weights, key, samples).bound
+
+    def sample(state: State, key: Key, n: int) -> jax.Array:
+        code_key, key = jax.random.split(key)
+        z = jax.random.normal(code_key, (n, latents))
+        return jax.random.categorical(key, logits(state.params, z), axis=-1)
+
+    return Density(
+        lambda key: model.init(key, jnp.zeros((1, length, levels, 1))),
+        loss,
+        nats,
+        f"upper bound of -log p(x), k={samples:,}",
+        sample,
+    )
+
+
+def _picked(log_p: jax.Array, tokens: jax.Array) -> jax.Array:
+    """sum_i log p_i(x_i), of log_p [..., L, K] and tokens [B, L]."""
+    hot = jax.nn.one_hot(tokens, log_p.shape[-1], dtype=log_p.dtype)
+    rank = max(3, log_p.ndim)
+    alike = [a.reshape((1,) * (rank - a.ndim) + a.shape) for a in (hot, log_p)]
+    return jnp.sum(alike[0] * alike[1], axis=(-2, -1))
