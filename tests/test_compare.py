@@ -13,7 +13,7 @@ from genjax.compare.evidence import Likelihood, findings, likelihood_of, not_dom
 from genjax.compare.judging import Judged
 from genjax.compare.members import check_same_data, read_members
 from genjax.compare.published import check_published, read_published
-from genjax.compare.table import conclusions, suggestion
+from genjax.compare.table import conclusions, suggestion, table_text
 from genjax.errors import BadInput
 
 HEAD = "name,value,kind,data,source\n"
@@ -146,6 +146,20 @@ def test_the_most_telling_number_of_a_run_is_taken():
     assert (letters.value, letters.error) == pytest.approx((2 * np.log(2), np.log(2) / 2))
     given = {**line, "kind": "exact -log p(x | codes)"}
     assert likelihood_of([given, bound]).sort == "upper bound" and likelihood_of([given]).of == "x | codes"
+
+
+def test_bits_of_the_same_measure_stand_beside_the_nats_of_whole_examples():
+    line = {"name": "test/nll", "standard_error": 0.5, "unit": "nats", "value": 82.0, "kind": "exact -log p(x)"}
+    beside = {**line, "name": "test/bits", "unit": "bits/residue", "value": 1.8}
+    told = lambda *lines: (found := likelihood_of(lines)) and (found.value, found.unit, found.bits)
+    assert told(line, beside) == told(beside, line) == (82.0, "nats", "1.800/residue")
+    unlike = [{"name": "test_other/bits"}, {"kind": "upper bound of -log p(x)"}, {"value": float("nan")}]
+    for change in unlike:
+        assert told(line, {**beside, **change}) == (82.0, "nats", "")
+    row = lambda one, dims: Judged("a", None, "", "", "", one, dims, None, {}, {}, {})
+    residue = EXACT._replace(bits="1.800/residue")
+    assert "1.800/residue" in table_text([row(residue, 0)])
+    assert "1.803" in table_text([row(residue, 64)]) and "residue" not in table_text([row(residue, 64)])
 
 
 def test_the_findings_name_who_is_shown_and_what_is_open():

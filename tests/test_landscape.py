@@ -135,6 +135,22 @@ def test_the_probabilities_of_all_variants_sum_to_one(request, pairs, model):
     assert float(jnp.std(score)) > 0.05
 
 
+def test_few_measured_variants_beside_a_density(request, pairs):
+    """By the measure itself: residues alone cannot tell which pairs agree, a score that does orders all others."""
+    loaded = load(request.config.rootpath / "experiments" / "protein_landscape.py")
+    values = {field.name: field.default for field in loaded.fields}
+    test = build(loaded, {**values, "data": str(pairs), "model": "vae", "shots": 20}).evaluations["test"]
+    fitness = test.split.arrays["fitness"]
+    random = np.random.default_rng(0)
+    told = test.of_all({"score": np.log(fitness), "fitness": fitness, "shared": random.integers(0, 3, len(fitness))})
+    assert set(told) == set(test.quantities) >= {"ridge_24", "augmented_96"} and "ridge_384" not in told
+    assert told["nll"][0] == pytest.approx(-np.log(fitness[fitness >= 1]).mean(), rel=1e-5)
+    for count in (24, 96):
+        assert abs(told[f"ridge_{count}"][0]) < 0.3 and told[f"augmented_{count}"][0] > 0.8
+    blind = test.of_all({"score": random.normal(size=len(fitness)), "fitness": fitness, "shared": fitness})
+    assert blind["ridge_96"] == told["ridge_96"] and blind["augmented_96"][0] < 0.3  # a score that says nothing
+
+
 @pytest.mark.parametrize("change", [{"shots": 9}, {"shots": 200}, {"hidden": 26}])
 def test_what_the_landscape_cannot_give(request, pairs, change):
     loaded = load(request.config.rootpath / "experiments" / "protein_landscape.py")

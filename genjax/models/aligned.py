@@ -144,7 +144,9 @@ def autoregressive(log_p: Array, layers: int, heads: int, width: int, dropout: f
     'exact -log p(x)'
     """
     (length, levels), known = np.shape(log_p), jnp.asarray(log_p, jnp.float32)
-    net = GPT(levels + 1, length + 1, layers, heads, width, bias=False, dropout=dropout)  # generation holds the start
+    net: Any = GPT(
+        levels + 1, length + 1, layers, heads, width, bias=False, dropout=dropout
+    )  # generation holds the start
     beside = jnp.pad(jnp.pad(known, ((0, 0), (0, 1)), constant_values=-jnp.inf), ((0, 1), (0, 0)))
 
     def nats(params: Params, tokens: jax.Array, **options: Any) -> jax.Array:
@@ -189,7 +191,7 @@ def masked(log_p: Array, layers: int, heads: int, width: int, dropout: float) ->
     'upper bound of -log p(x), all 3 numbers of masked letters'
     """
     (length, levels), known = np.shape(log_p), jnp.asarray(log_p, jnp.float32)
-    net = GPT(levels + 1, length, layers, heads, width, bias=False, dropout=dropout, causal=False)
+    net: Any = GPT(levels + 1, length, layers, heads, width, bias=False, dropout=dropout, causal=False)
 
     def logits(params: Params, **options: Any) -> Callable[[jax.Array], jax.Array]:
         return lambda z: net.apply(params, z, **options)[..., :levels] + known[None]
@@ -236,7 +238,7 @@ def variational(log_p: Array, latents: int, width: int, samples: int, warm_up: i
     (length, levels), hidden = np.shape(log_p), lambda: MLP((width, width), nn.relu)
     bias = nn.initializers.constant(jnp.asarray(log_p, jnp.float32).reshape(-1))
     decoder = DenseDecoder((length, levels, 1), 1, hidden(), bias_init=bias)
-    model = VAE(DenseEncoder(latents, hidden()), decoder)
+    model: Any = VAE(DenseEncoder(latents, hidden()), decoder)
 
     def encoded(params: Params, tokens: jax.Array) -> Any:
         return model.apply(params, jax.nn.one_hot(tokens, levels)[..., None], method="encode")
