@@ -60,10 +60,10 @@ def experiment(
       motif: a regular expression that cuts a row out of each protein; '': the file is an alignment.
       model: frequencies of all residues or of each column, a transformer, a VAE, an RBM, masked diffusion.
       pseudocount: rows that the profile thinks to have seen before.
-      layers: of a transformer.
+      layers: of the transformer.
       heads: of attention in each layer; they divide the width.
-      width: numbers a residue of a transformer; units of the hidden layers of the VAE.
-      dropout: rate of a transformer, while training.
+      width: numbers a residue of the transformer; units of the hidden layers of VAE and masked diffusion.
+      dropout: rate of the transformer, while training.
       latents: dimensions of the VAE's z; the weight of its rate rises to one over all updates.
       hidden: units of the RBM; up to 25 its likelihood is exact.
       k: Gibbs steps of an update of the RBM, of persistent chains.
@@ -86,7 +86,7 @@ def experiment(
         "gpt": lambda: autoregressive(log_p, layers, heads, width, dropout),
         "vae": lambda: variational(log_p, latents, width, samples, warm_up=steps),
         "potts": lambda: annealed.density,
-        "masked": lambda: masked(log_p, layers, heads, width, dropout),
+        "masked": lambda: masked(log_p, width),
     }[model]()
 
     def told(nats):

@@ -78,7 +78,7 @@ def experiment(
     rbm, net = RBM(categorical_units(sites, K), hidden), GPT(K + 1, sites, 2, 2, 32)
     bounded = {
         "vae": variational(jnp.zeros((sites, K)), 4, 64, 100),
-        "masked": masked(jnp.zeros((sites, K)), 2, 2, 32, 0.0),
+        "masked": masked(jnp.zeros((sites, K)), 64),
     }
     density = bounded.get(model)
     few = [count for count in FEW if 2 * count <= len(others.arrays["tokens"])]

@@ -2,7 +2,7 @@ r"""Densities of aligned sequences, x in {0 .. K-1}^L: families behind one set o
 
     independent columns    p(x) = prod_i p_i(x_i); all p_i alike: unigram; each its own: a profile          exact
     autoregressive         p(x) = prod_i p(x_i | x_<i), a transformer with learned positions                exact
-    masked diffusion       -log p(x) <= the sum over all L numbers of masked letters                        upper bound
+    masked diffusion       -log p(x) <= the sum over all L numbers of masked letters, a perceptron          upper bound
     variational            -log p(x) <= -log 1/k sum_j p(x, z_j) / q(z_j | x)                               upper bound
     Potts RBM              log p(x) = -F(x) - log Z, see potts.py                                exact, or estimates
 
@@ -11,7 +11,6 @@ Columns have closed forms.  With n_ik the times that letter k stands in column i
     (1)  q_k = (sum_i n_ik + 1) / (N L + K),        p_ik = (n_ik + a q_k) / (N + a)
 
 the means of the posterior under a uniform Dirichlet prior, and under one of a pseudo-observations shared out by q.
-
 All that is trained begins at a profile: what it learns is how columns depend on each other.
 
 Sources: Durbin, Eddy, Krogh and Mitchison, Biological Sequence Analysis, 1998, section 5.6 (pseudocounts);
@@ -69,9 +68,8 @@ def unigram(tokens: np.ndarray, levels: int) -> np.ndarray:
     >>> np.exp(unigram(np.array([[0, 0], [0, 1]]), 2))[0].round(4).tolist()  # (3 + 1) / (4 + 2)
     [0.6667, 0.3333]
     """
-    tokens = np.asarray(tokens)
-    counts = np.bincount(tokens.reshape(-1), minlength=levels) + 1.0
-    return np.tile(np.log(counts / counts.sum()), (tokens.shape[1], 1))
+    counts = np.bincount(np.reshape(tokens, -1), minlength=levels) + 1.0
+    return np.tile(np.log(counts / counts.sum()), (np.shape(tokens)[1], 1))
 
 
 def profile(tokens: np.ndarray, levels: int, pseudocount: float) -> np.ndarray:
@@ -129,7 +127,7 @@ def columns(log_p: Array) -> Density:
 
 
 def autoregressive(log_p: Array, layers: int, heads: int, width: int, dropout: float) -> Density:
-    """A transformer that reads from the first column to the last, its logits beside those of a profile.
+    """A transformer that reads from the first column to the last, its logits added to those of a profile.
 
     Args:
       log_p: [L, K] nats, where it begins.
@@ -175,32 +173,53 @@ def autoregressive(log_p: Array, layers: int, heads: int, width: int, dropout: f
     )
 
 
-def masked(log_p: Array, layers: int, heads: int, width: int, dropout: float) -> Density:
-    """Masked diffusion: the same transformer without its direction.
+class Filler(nn.Module):
+    """Letters [B, L], K where one is masked -> logits [B, L, K]: a perceptron of whole rows, as columns never move.
+
+    Args:
+      levels: K.
+      widths: units of each hidden layer.
+
+    >>> net = Filler(4, (8,))
+    >>> net.init_with_output(jax.random.key(0), jnp.zeros((2, 3), jnp.int32))[0].shape
+    (2, 3, 4)
+    """
+
+    levels: int
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, tokens: Array) -> jax.Array:
+        seen = jax.nn.one_hot(tokens, self.levels + 1).reshape(len(tokens), -1)
+        out = nn.Dense(tokens.shape[1] * self.levels)(MLP(self.widths, nn.relu)(seen))
+        return out.reshape(*tokens.shape, self.levels)
+
+
+def masked(log_p: Array, width: int) -> Density:
+    """Masked diffusion by a perceptron, its logits added to those of a profile.
 
     Args:
       log_p: [L, K] nats, where it begins.
-      layers, heads, width, dropout: of the transformer.
+      width: units of each hidden layer.
 
     Returns:
       Density.  Kind: upper bound, its sum over the number of masked letters exact.
 
     Source: Hoogeboom et al., Autoregressive Diffusion Models, 2022, https://arxiv.org/abs/2110.02037.
 
-    >>> masked(jnp.zeros((3, 4)), 1, 1, 8, 0.0).kind
+    >>> masked(jnp.zeros((3, 4)), 8).kind
     'upper bound of -log p(x), all 3 numbers of masked letters'
     """
     (length, levels), known = np.shape(log_p), jnp.asarray(log_p, jnp.float32)
-    net: Any = GPT(levels + 1, length, layers, heads, width, bias=False, dropout=dropout, causal=False)
+    net: Any = Filler(levels, (width, width))
 
-    def logits(params: Params, **options: Any) -> Callable[[jax.Array], jax.Array]:
-        return lambda z: net.apply(params, z, **options)[..., :levels] + known[None]
+    def logits(params: Params) -> Callable[[jax.Array], jax.Array]:
+        return lambda z: net.apply(params, z) + known[None]
 
     def loss(params: Params, state: State, tokens: jax.Array, key: Key) -> Out:
-        count_key, mask_key, key = jax.random.split(key, 3)
+        count_key, mask_key = jax.random.split(key)
         count = masked_counts(count_key, *tokens.shape)
-        kept = logits(params, deterministic=False, rngs={"dropout": key})
-        return Out(order_agnostic_loss(kept, levels, tokens, count, mask_key))
+        return Out(order_agnostic_loss(logits(params), levels, tokens, count, mask_key))
 
     def sample(state: State, key: Key, n: int) -> jax.Array:
         blank = jnp.full((n, length), levels)
