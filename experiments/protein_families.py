@@ -26,7 +26,8 @@ from genjax.data import batches
 from genjax.data.families import P_LOOP, family
 from genjax.data.proteins import fasta_text
 from genjax.distributions.units import bits_per_residue
-from genjax.models.aligned import autoregressive, columns, masked, profile, unigram, variational
+from genjax.models.aligned import autoregressive, masked, variational
+from genjax.models.columns import columns, profile, unigram
 from genjax.models.potts import potts
 
 CLOSED = ("unigram", "profile")

@@ -29,6 +29,7 @@ from genjax import BadInput, Count, Evaluation, Experiment, NonNegative, Out, Po
 from genjax.data import Split, batches, unchanged
 from genjax.data.landscape import RESIDUES, landscape
 from genjax.likelihood.ais import MOST_UNITS, enumerated_log_partition
+from genjax.likelihood.masked import every_order
 from genjax.losses.likelihood import sequence_nll
 from genjax.metrics.few_shot import few_shot
 from genjax.metrics.rank_correlation import rank_correlation
@@ -76,9 +77,10 @@ def experiment(
     cut, others = shots - shots // 5, rows(np.setdiff1d(order, fit[:shots]))
     wild, start = known.tokens[0], jnp.zeros((1, sites), jnp.int32)
     rbm, net = RBM(categorical_units(sites, K), hidden), GPT(K + 1, sites, 2, 2, 32)
+    orders = every_order(sites) if sites <= 4 else None
     bounded = {
         "vae": variational(jnp.zeros((sites, K)), 4, 64, 100),
-        "masked": masked(jnp.zeros((sites, K)), 64),
+        "masked": masked(jnp.zeros((sites, K)), 64, orders),
     }
     density = bounded.get(model)
     few = [count for count in FEW if 2 * count <= len(others.arrays["tokens"])]

@@ -16,8 +16,9 @@ from genjax.errors import BadInput
 from genjax.fields import build, load
 from genjax.likelihood.masked import every_order, over_orders
 from genjax.losses.likelihood import sequence_nll
-from genjax.models.aligned import Filler, autoregressive, columns, masked, profile, unigram, variational
+from genjax.models.aligned import Filler, autoregressive, masked, variational
 from genjax.models.blocks import MLP
+from genjax.models.columns import columns, profile, unigram
 from genjax.models.potts import potts
 from genjax.models.transformer import GPT
 from genjax.models.vae import VAE, DenseDecoder, DenseEncoder
@@ -102,6 +103,9 @@ def test_the_bound_of_masking_is_the_mean_over_orders_and_above_the_exact_number
 
     unbiased(found)
     rejects(unbiased, found * (LENGTH - 1) / LENGTH)  # one number of masked letters forgotten
+    averaged = masked(LOG_P, 8, every_order(LENGTH))
+    assert averaged.kind == "exact -log p(x) of the average over 6 orders"
+    assert np.allclose(jax.jit(averaged.nats)(state, ALL, KEY), orders.nll, atol=1e-5)
     assert np.all(orders.bound >= orders.nll - 1e-5) and total(orders.bound) < 1 - 1e-3
     occurs_as_often("masked", state, -orders.nll)
 

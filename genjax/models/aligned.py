@@ -1,21 +1,16 @@
 r"""Densities of aligned sequences, x in {0 .. K-1}^L: families behind one set of functions.
 
-    independent columns    p(x) = prod_i p_i(x_i); all p_i alike: unigram; each its own: a profile          exact
+    independent columns    p(x) = prod_i p_i(x_i), see columns.py                                           exact
     autoregressive         p(x) = prod_i p(x_i | x_<i), a transformer with learned positions                exact
-    masked diffusion       -log p(x) <= the sum over all L numbers of masked letters, a perceptron          upper bound
+    masked diffusion       -log p(x) <= the sum over all L numbers of masked letters, a perceptron;         upper bound,
+                           or the average of the densities of given orders                                  or exact
     variational            -log p(x) <= -log 1/k sum_j p(x, z_j) / q(z_j | x)                               upper bound
     Potts RBM              log p(x) = -F(x) - log Z, see potts.py                                exact, or estimates
 
-Columns have closed forms.  With n_ik the times that letter k stands in column i of N rows,
-
-    (1)  q_k = (sum_i n_ik + 1) / (N L + K),        p_ik = (n_ik + a q_k) / (N + a)
-
-the means of the posterior under a uniform Dirichlet prior, and under one of a pseudo-observations shared out by q.
 All that is trained begins at a profile: what it learns is how columns depend on each other.
 
-Sources: Durbin, Eddy, Krogh and Mitchison, Biological Sequence Analysis, 1998, section 5.6 (pseudocounts);
-Riesselman, Ingraham and Marks, Deep generative models of genetic variation capture the effects of mutations, 2018,
-https://doi.org/10.1038/s41592-018-0138-4 (VAEs of families).
+Source: Riesselman, Ingraham and Marks, Deep generative models of genetic variation capture the effects of mutations,
+2018, https://doi.org/10.1038/s41592-018-0138-4 (VAEs of families); the networks' own stand with them.
 """
 
 from collections.abc import Callable
@@ -28,7 +23,7 @@ import numpy as np
 
 from genjax.distributions import kl_normal_standard, sample_normal
 from genjax.likelihood.iwae import importance_sampling, normal_log_weights
-from genjax.likelihood.masked import masked_bound
+from genjax.likelihood.masked import masked_bound, over_orders
 from genjax.losses.likelihood import sequence_nll
 from genjax.losses.masked import masked_counts, order_agnostic_loss
 from genjax.losses.variational import negative_elbo
@@ -51,79 +46,6 @@ class Density(NamedTuple):
     kind: str  # "exact -log p(x)", "upper bound of -log p(x), k=1,000", ...
     sample: Callable[[State, Key, int], jax.Array]  # tokens [n, L]
     carry: Callable[[Key, Params], Any] = lambda key, params: ()  # what no gradient touches
-
-
-def unigram(tokens: np.ndarray, levels: int) -> np.ndarray:
-    """How often each letter occurs, wherever it stands: q of eq. 1.
-
-    Args:
-      tokens: [N, L] integers 0 .. K-1, of training rows.
-      levels: K.
-
-    Returns:
-      log q in every column, [L, K] nats, float64.
-
-    Source: this file's head.
-
-    >>> np.exp(unigram(np.array([[0, 0], [0, 1]]), 2))[0].round(4).tolist()  # (3 + 1) / (4 + 2)
-    [0.6667, 0.3333]
-    """
-    counts = np.bincount(np.reshape(tokens, -1), minlength=levels) + 1.0
-    return np.tile(np.log(counts / counts.sum()), (np.shape(tokens)[1], 1))
-
-
-def profile(tokens: np.ndarray, levels: int, pseudocount: float) -> np.ndarray:
-    """How often each letter stands in each column: p of eq. 1.
-
-    Args:
-      tokens: [N, L] integers 0 .. K-1, of training rows.
-      levels: K.
-      pseudocount: a, positive: so many rows are thought to have been seen before.
-
-    Returns:
-      log p [L, K] nats, float64.
-
-    Source: this file's head.
-
-    >>> np.exp(profile(np.array([[0, 0], [0, 1]]), 2, 2.0)).round(4).tolist()  # (2 + 2 * 2/3) / (2 + 2), ...
-    [[0.8333, 0.1667], [0.5833, 0.4167]]
-    """
-    tokens = np.asarray(tokens)
-    shares = pseudocount * np.exp(unigram(tokens, levels))
-    counts = np.stack([np.bincount(column, minlength=levels) for column in tokens.T])
-    return np.log((counts + shares) / (len(tokens) + pseudocount))
-
-
-def columns(log_p: Array) -> Density:
-    """Independent columns.
-
-    Args:
-      log_p: [L, K] nats, where they start: `unigram`, `profile`.
-
-    Returns:
-      Density.  Kind: exact.
-
-    >>> density = columns(jnp.log(jnp.array([[0.25, 0.75], [0.5, 0.5]])))
-    >>> state = State(jnp.zeros((), jnp.int32), density.init(jax.random.key(0)))
-    >>> nats = density.nats(state, jnp.array([[1, 0]]), jax.random.key(0))
-    >>> round(float(jnp.exp(-nats[0])), 4)
-    0.375
-    """
-    length = len(log_p)
-
-    def nats(params: Params, tokens: jax.Array) -> jax.Array:
-        return -_picked(jax.nn.log_softmax(params["columns"]), tokens)
-
-    def sample(state: State, key: Key, n: int) -> jax.Array:
-        return jax.random.categorical(key, state.params["columns"], shape=(n, length))
-
-    return Density(
-        lambda key: {"columns": jnp.asarray(log_p, jnp.float32)},
-        lambda params, state, tokens, key: Out(nats(params, tokens)),
-        lambda state, tokens, key: nats(state.params, tokens),
-        "exact -log p(x)",
-        sample,
-    )
 
 
 def autoregressive(log_p: Array, layers: int, heads: int, width: int, dropout: float) -> Density:
@@ -195,15 +117,16 @@ class Filler(nn.Module):
         return out.reshape(*tokens.shape, self.levels)
 
 
-def masked(log_p: Array, width: int) -> Density:
+def masked(log_p: Array, width: int, orders: np.ndarray | None = None) -> Density:
     """Masked diffusion by a perceptron, its logits added to those of a profile.
 
     Args:
       log_p: [L, K] nats, where it begins.
       width: units of each hidden layer.
+      orders: [M, L], such as `every_order(L)`: M L passes tell the density that draws in one of them, without noise.
 
     Returns:
-      Density.  Kind: upper bound, its sum over the number of masked letters exact.
+      Density.  Kind: upper bound, its sum over the number of masked letters exact; with `orders` exact.
 
     Source: Hoogeboom et al., Autoregressive Diffusion Models, 2022, https://arxiv.org/abs/2110.02037.
 
@@ -225,13 +148,17 @@ def masked(log_p: Array, width: int) -> Density:
         blank = jnp.full((n, length), levels)
         return unmask(logits(state.params), blank, levels, one_at_a_time(length), key).tokens
 
-    return Density(
-        lambda key: net.init(key, jnp.zeros((1, length), jnp.int32)),
-        loss,
-        lambda state, tokens, key: masked_bound(logits(state.params), levels, tokens, key, length),
-        f"upper bound of -log p(x), all {length} numbers of masked letters",
-        sample,
-    )
+    def bound(state: State, tokens: jax.Array, key: Key) -> jax.Array:
+        return masked_bound(logits(state.params), levels, tokens, key, length)
+
+    def averaged(state: State, tokens: jax.Array, key: Key) -> jax.Array:
+        return over_orders(logits(state.params), levels, tokens, jnp.asarray(orders)).nll
+
+    upper = f"upper bound of -log p(x), all {length} numbers of masked letters"
+    exact = f"exact -log p(x) of the average over {0 if orders is None else len(orders)} orders"
+    init = lambda key: net.init(key, jnp.zeros((1, length), jnp.int32))
+    told = (bound, upper) if orders is None else (averaged, exact)
+    return Density(init, loss, *told, sample)
 
 
 def variational(log_p: Array, latents: int, width: int, samples: int, warm_up: int = 0) -> Density:
@@ -267,13 +194,13 @@ def variational(log_p: Array, latents: int, width: int, samples: int, warm_up: i
 
     def loss(params: Params, state: State, tokens: jax.Array, key: Key) -> Out:
         mean, log_var = encoded(params, tokens)
-        fit = _picked(logits(params, sample_normal(mean, log_var, key)), tokens)
+        fit = picked(logits(params, sample_normal(mean, log_var, key)), tokens)
         rate = kl_normal_standard(mean, log_var).sum(axis=-1)
         return Out(negative_elbo(fit, rate, linear_warm_up(state.step, warm_up)), {"rate": rate})
 
     def nats(state: State, tokens: jax.Array, key: Key) -> jax.Array:
         mean, log_var = encoded(state.params, tokens)
-        fit = lambda z: _picked(logits(state.params, z), tokens)
+        fit = lambda z: picked(logits(state.params, z), tokens)
         weights = lambda key, n: normal_log_weights(fit, mean, log_var, key, n)
         return -importance_sampling(weights, key, samples).bound
 
@@ -291,8 +218,19 @@ def variational(log_p: Array, latents: int, width: int, samples: int, warm_up: i
     )
 
 
-def _picked(log_p: jax.Array, tokens: jax.Array) -> jax.Array:
-    """sum_i log p_i(x_i), of log_p [..., L, K] and tokens [B, L]."""
+def picked(log_p: jax.Array, tokens: jax.Array) -> jax.Array:
+    """sum_i log p_i(x_i).
+
+    Args:
+      log_p: [..., L, K] nats; of [B, L, K] a row each, of [k, B, L, K] as many for each of k samples.
+      tokens: [B, L] in 0 .. K-1.
+
+    Returns:
+      [B] nats, or [k, B].
+
+    >>> picked(jnp.array([[-1.0, -2.0], [-3.0, -4.0]]), jnp.array([[0, 1]])).tolist()
+    [-5.0]
+    """
     hot = jax.nn.one_hot(tokens, log_p.shape[-1], dtype=log_p.dtype)
     rank = max(3, log_p.ndim)
     alike = [a.reshape((1,) * (rank - a.ndim) + a.shape) for a in (hot, log_p)]
