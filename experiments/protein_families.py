@@ -10,10 +10,11 @@ Measured: test, bits/residue (N=119, ema, 2026-11-28): unigram 4.109 ± 0.011, p
           diffusion <= 3.073 ± 0.076 (all 64 numbers, step 900); the RBM's nats 141.02 exact, 141.00 by annealing there,
           140.94 back, each ± 2.98
 
-The file `proteins.fasta` is examples/DB.fasta of https://github.com/soedinglab/MMseqs2 (Debian: mmseqs2-examples),
-20,000 UniProt sequences.  A row is what stands around the first loop that binds phosphates (Walker's motif A), 64
-residues without gaps; rows that are 80 % alike are left out, so that no held-out row has a near relative among those
-trained on.  597 rows are left, 418 of them to train on: a small family, and of what is trained the best look is kept.
+The file `proteins.fasta` is DB.fasta of MMseqs2's examples, https://github.com/soedinglab/MMseqs2 (Debian's package
+mmseqs2-examples): 20,000 UniProt sequences.  A row is what stands around the first loop that binds phosphates (Walker's
+motif A), 64 residues without gaps; rows that are 80 % alike are left out, so that no held-out row has a near relative
+among those trained on.  597 rows are left, 418 of them to train on: a small family, and of what is trained the best
+look is kept.
 
 Frequencies have closed forms.  All that is trained begins at the profile.  The kinds differ: the RBM's log Z is a sum
 over the states of up to 25 hidden units, so that its number is exact; estimates by annealing there and back stand
