@@ -300,9 +300,8 @@ def test_six_models_in_one_table(request, proteins, capfd):
     assert len({run["tested"] for run in told["runs"]}) == 1
     for run in told["runs"]:
         one = run["likelihood"]
-        assert one["unit"] == "bits/residue" and one["bits"] == pytest.approx(one["value"] / 64 / np.log(2), rel=1e-4)
-    out = capfd.readouterr().out
-    assert "bits/residue" in out and "bits/dim" not in out
+        assert one["unit"] == "nats" and one["bits"] == f"{one['value'] / 64 / np.log(2):.3f}/residue"
+    assert capfd.readouterr().out.count("/residue  ") == 6
     run = next(str(proteins / run["run"]) for run in told["runs"] if run["fields"]["model"] == "profile")
     assert main(["sample", run, "--n", "3", "--out", "x.fasta"]) == 0
     assert (proteins / "x.fasta").read_text().count(">") == 3

@@ -59,7 +59,9 @@ def likelihood_of(lines: Sequence[Mapping[str, Any]]) -> Likelihood | None:
     found = [read._replace(bits=_beside(line, lines)) for line in lines if (read := _read(line)) is not None]
     cost = lambda one: -one.value if one.sort == "lower bound" else one.value
     order = ("exact", "upper bound", "estimate", "lower bound")
-    return min(found, key=lambda one: (one.of != "x", order.index(one.sort), one.unit != "nats", cost(one)), default=None)
+    return min(
+        found, key=lambda one: (one.of != "x", order.index(one.sort), one.unit != "nats", cost(one)), default=None
+    )
 
 
 def shown_better(first: Likelihood, second: Likelihood) -> bool:
