@@ -248,7 +248,7 @@ COMMANDS = {
     "resume": Command("resume RUN", "go on with a run", _resume),
     "evaluate": Command("evaluate RUN", "measure a checkpoint", _evaluate),
     "sample": Command("sample RUN --n 64 --out grid.png", 'draw samples; --prompt "..." goes on with a text', _sample),
-    "edit": Command("edit RUN --image FILE", "redraw, finish, enlarge or clean a picture, by a diffusion", _edit),
+    "edit": Command("edit RUN --image FILE", "redraw, finish, enlarge or clean a picture by diffusion", _edit),
     "compress": Command("compress FILE... --run RUN", "code files without loss, by a model", _compress),
     "decompress": Command("decompress ARCHIVE --run RUN", "and back", _decompress),
     "sweep": Command("sweep FILE field=a,b seed=0:3", "train a grid of runs and rank them", _sweep),
