@@ -7,32 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from planted import rejects
+from quick import quick
 from test_gan_experiments import EXPERIMENTS
+from toy_data import colours
 
 import genjax.data
-from genjax.data import Split, make_dataset, scaled
 from genjax.errors import BadInput
 from genjax.experiment import check_experiment
 from genjax.fields import load
 from genjax.losses.augmentation import mirrored
 
 KEY = jax.random.key(0)
-ROWS = {"train": 180, "validation": 20, "test": 40}
-
-
-def toy():
-    """Colours of one brightness a picture, brighter on the left, of ten classes."""
-    draw, splits = np.random.default_rng(0), {}
-    for name, rows in ROWS.items():
-        levels = draw.integers(0, 256, (rows, 1, 1, 3))
-        image = np.broadcast_to(levels, (rows, 32, 32, 3)).astype(np.uint8).copy()
-        image[:, :, :16] //= 2
-        splits[name] = Split({"image": image, "label": (np.arange(rows) % 10).astype(np.int32)}, scaled(256))
-    return make_dataset("cifar10", splits, 10)
 
 
 def made(monkeypatch, name, **settings):
-    monkeypatch.setattr(genjax.data, "cifar10", lambda data_dir=None: toy())
+    monkeypatch.setattr(genjax.data, "cifar10", colours)
     sys.modules.pop(f"experiment_{name}", None)
     return load(EXPERIMENTS / f"{name}.py").function(**settings)
 
@@ -52,7 +41,7 @@ def wanted(which):
     Of the noise 1; of the velocity eps - x 1 plus the data's mean square; of EDM's target with d = 0.5 the mean over
     its log-normal levels.  The mean square of x = 2 image - 1 is that of the pictures at hand.
     """
-    data = toy()
+    data = colours()
     pixels = np.concatenate([split.arrays["image"] for split in (data.train, data.validation)]) / 127.5 - 1
     square = float((pixels**2).mean())
     if which == "ddpm":
@@ -78,9 +67,9 @@ def test_a_recipe_trains(monkeypatch, which):
     check_experiment(experiment)
     [stage] = experiment.stages
     batch = lambda step: stage.data.batch(stage.data.resident, KEY, step)
-    state = jax.jit(lambda: stage.learner.init(KEY, batch(0)))()
+    state = quick(lambda: stage.learner.init(KEY, batch(0)))()
     assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
-    update, losses = jax.jit(lambda state, batch: stage.learner.update(state, batch, KEY)), []
+    update, losses = quick(lambda state, batch: stage.learner.update(state, batch, KEY)), []
     begun = [float(update(state, batch(step))[1]["loss"]) for step in range(10)]
     check_first_loss(np.mean(begun), which)
     rejects(check_first_loss, np.mean(begun) * 1.3, which)
@@ -88,10 +77,10 @@ def test_a_recipe_trains(monkeypatch, which):
         state, metrics = update(state, batch(step))
         losses.append(float(metrics["loss"]))
     assert np.mean(losses[-5:]) < 0.8 * np.mean(begun) and np.isfinite(losses).all()
-    drawn = jax.jit(experiment.sample, static_argnums=2)(state, KEY, 3)
+    drawn = quick(experiment.sample, static_argnums=2)(state, KEY, 3)
     assert drawn.shape == (3, 32, 32, 3) and float(drawn.min()) >= 0 and float(drawn.max()) <= 1
     rows = {"image": jnp.full((2, 32, 32, 3), 128 / 255), "label": jnp.arange(2)}
-    bound = jax.jit(experiment.evaluations["test"].measure)(state, rows, KEY)
+    bound = quick(experiment.evaluations["test"].measure)(state, rows, KEY)
     assert np.isfinite(bound["bits"]).all()
     np.testing.assert_allclose(bound["bits"] * np.log(2) * 3_072, bound["bound"], rtol=1e-5)
 
@@ -102,7 +91,7 @@ def test_what_a_recipe_is(monkeypatch, which):
     name, settings = RECIPES[which]
     experiment = made(monkeypatch, name, **settings)
     images = np.asarray(experiment.stages[0].data.resident["image"])
-    data = toy()
+    data = colours()
     known = np.concatenate([data.train.arrays["image"], data.validation.arrays["image"]])
     np.testing.assert_array_equal(images, known)
     full = made(monkeypatch, name, batch_size=40, **({"recipe": "edm"} if which == "edm" else {}))

@@ -10,10 +10,10 @@ import pytest
 import scipy.special
 from planted import rejects
 from test_train import digests, go
+from toy_data import bars
 
 import genjax.data
 from genjax.checkpoint import seals
-from genjax.data import Split, make_dataset, scaled
 from genjax.errors import BadInput, Preempted
 from genjax.fields import load
 from genjax.models import greedy as rooms
@@ -28,24 +28,11 @@ KEY = jax.random.key(0)
 TINY = {"widths": (6, 790), "chains": 8, "steps": 40, "batch_size": 20, "draws": 2, "betas": 200}
 
 
-def toy(levels=2):
-    """Four patterns of bars, 28x28, with their numbers as labels."""
-    rng = np.random.default_rng(0)
-    patterns = rng.integers(0, 2, (4, 28, 1, 1)).astype(np.uint8) * np.ones((1, 1, 28, 1), np.uint8) * (levels - 1)
-    numbers = rng.integers(0, 4, 300)
-    rows = {"train": slice(0, 200), "validation": slice(200, 250), "test": slice(250, 300)}
-    splits = {
-        name: Split({"image": patterns[numbers[part]], "label": numbers[part].astype(np.int32)}, scaled(levels))
-        for name, part in rows.items()
-    }
-    return make_dataset("toy", splits, classes=4, levels=levels)
-
-
 @pytest.fixture
 def offline(monkeypatch):
-    monkeypatch.setattr(genjax.data, "binarized_mnist", lambda data_dir=None: toy())
-    monkeypatch.setattr(genjax.data, "mnist_dynamic", lambda data_dir=None: toy(256))
-    monkeypatch.setattr(genjax.data, "mnist", lambda data_dir=None: toy(256))
+    monkeypatch.setattr(genjax.data, "binarized_mnist", bars)
+    monkeypatch.setattr(genjax.data, "mnist_dynamic", lambda data_dir=None: bars(256))
+    monkeypatch.setattr(genjax.data, "mnist", lambda data_dir=None: bars(256))
 
 
 def function(name):
@@ -79,7 +66,7 @@ def check_begin(begun_above):
     stage = experiment.stages[1]
     fresh = stage.learner.init(KEY, stage.data.batch(stage.data.resident, KEY, 0))
     begun = begun_above(first, below, fresh)
-    dbn, v = rooms.network_of(second, begun), toy().test.arrays["image"].reshape(50, -1).astype(np.float32)
+    dbn, v = rooms.network_of(second, begun), bars().test.arrays["image"].reshape(50, -1).astype(np.float32)
     low = jnp.array([[float(b) for b in f"{i:06b}"] for i in range(64)])
     log_z = lambda of, states: scipy.special.logsumexp(-np.float64(of(states)))
     exact = -np.float64(machine_of(first, below).free_energy(v)) - log_z(
@@ -161,11 +148,11 @@ def test_rbm_mnist_in_each_form(offline, chains_from):
     ).stages
     state = trained(stages[0], 300)
     [model] = models(6)
-    v = toy().test.arrays["image"].reshape(50, -1).astype(np.float32)
+    v = bars().test.arrays["image"].reshape(50, -1).astype(np.float32)
     low = jnp.array([[float(b) for b in f"{i:06b}"] for i in range(64)])
     of = machine_of(model, state)
     nll = float(jnp.mean(of.free_energy(v)) + jax.nn.logsumexp(-of.hidden_free_energy(low)))
-    mean = np.clip(toy().train.arrays["image"].mean(axis=0).ravel(), 0.01, 0.99)
+    mean = np.clip(bars().train.arrays["image"].mean(axis=0).ravel(), 0.01, 0.99)
     alone = -np.mean(v @ np.log(mean) + (1 - v) @ np.log(1 - mean))
     assert nll < 0.75 * alone
     if chains_from == "fast":

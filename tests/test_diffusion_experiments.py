@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from planted import rejects
+from quick import quick
 from resumed import stopped_and_whole
 from test_gan_experiments import EXPERIMENTS, function, trained
 
@@ -161,8 +162,8 @@ def untrained_loss(experiment):
     """The loss of a network that says 0: the mean square of its target under the recipe's weight, a dimension."""
     [stage] = experiment.stages
     batch = stage.data.batch(stage.data.resident, KEY, 0)
-    state = jax.jit(lambda: stage.learner.init(KEY, batch))()
-    metrics = jax.jit(lambda state: stage.learner.update(state, batch, KEY)[1])(state)
+    state = quick(lambda: stage.learner.init(KEY, batch))()
+    metrics = quick(lambda state: stage.learner.update(state, batch, KEY)[1])(state)
     return float(metrics["loss"])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from planted import rejects
 from test_gan_experiments import EXPERIMENTS, trained
+from toy_data import RATE, tone, write_digits
 
 from genjax import parallel
 from genjax.cli import main
@@ -20,21 +21,14 @@ from genjax.experiment import check_experiment
 from genjax.fields import load
 from genjax.report.wav import wav_file
 
-KEY, RATE, T = jax.random.key(0), 8_000, 1_024
+KEY, T = jax.random.key(0), 1_024
 SMALL = {"samples": T, "patch": 16, "channels": 32, "layers": 2, "cycle": 2, "sampling_steps": 4, "batch_size": 16}
-
-
-def tone(digit, take):
-    """A loud tone, higher for each digit."""
-    return np.sin(2 * np.pi * (200 + 200 * digit) / RATE * np.arange(900) + take)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("digits")
-    for digit in range(10):
-        for take in (0, 1, 5, 6, 10, 11, 12, 13):
-            (path / f"{digit}_ann_{take}.wav").write_bytes(wav_file(tone(digit, take)))
+    write_digits(path)
     return path
 
 

@@ -19,7 +19,10 @@ def within(short, value):
 
 
 def test_every_experiment_has_its_number():
-    assert list(known()) == [short.name for short in SHORT]
+    """A new one needs a line of its own in SHORT, and `python tests/drift.py NAME`."""
+    experiments = sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
+    assert [short.name for short in SHORT] == experiments
+    assert list(known()) == experiments
     assert all(math.isfinite(value) and abs(value) > 1e-3 for value in known().values())  # relative to something
     assert NUMBERS.read_text(encoding="utf-8") == json.dumps(known(), indent=1) + "\n"
 

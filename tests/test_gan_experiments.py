@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import toys
 from PIL import ImageSequence
+from quick import quick
 from resumed import stopped_and_whole
 from test_train import EVERY, Recorder
 
@@ -51,7 +52,7 @@ def trained(experiment, updates, chunk=50):
     [stage] = experiment.stages
     batch = lambda step: stage.data.batch(stage.data.resident, KEY, step)
     update = lambda state, _: (stage.learner.update(state, batch(state.step), KEY)[0], None)
-    begin = jax.jit(lambda: stage.learner.init(KEY, batch(0)))
+    begin = quick(lambda: stage.learner.init(KEY, batch(0)))
     run = jax.jit(lambda state: jax.lax.scan(update, state, None, chunk)[0])
     state = begin()
     for _ in range(updates // chunk):

@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy_data import NAMES, TEXT, names, text
 
 import genjax.data
 from genjax import parallel
-from genjax.data.split import Split, make_dataset, wide_tokens
-from genjax.data.texts import LETTERS, divide, name_rows
 from genjax.errors import BadInput
 from genjax.evaluate import evaluator
 from genjax.fields import load
@@ -19,21 +18,12 @@ from genjax.types import State
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 KEY = jax.random.key(0)
-TEXT = "".join(np.random.default_rng(0).choice(["to be, ", "or not\n", "to be; "], 400))  # 10 characters
-NAMES = ["ann", "bo", "annabo", "boann"] * 30
-
-
-def toy_names():
-    rows = name_rows(NAMES, "toy")
-    split = lambda part: Split({field: array[part] for field, array in rows.items()}, wide_tokens)
-    parts = {"train": split(slice(0, 80)), "validation": split(slice(80, 100)), "test": split(slice(100, 120))}
-    return make_dataset("toy", parts, levels=len(LETTERS), vocabulary=LETTERS)
 
 
 @pytest.fixture
 def offline(monkeypatch):
-    monkeypatch.setattr(genjax.data, "tiny_shakespeare", lambda: divide("toy", TEXT, "toy"))
-    monkeypatch.setattr(genjax.data, "names", toy_names)
+    monkeypatch.setattr(genjax.data, "tiny_shakespeare", text)
+    monkeypatch.setattr(genjax.data, "names", names)
 
 
 def small(name, **fields):

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import quick
+from toy_data import bars
 
 import genjax.data
-from genjax.data import Split, make_dataset, scaled
 from genjax.errors import BadInput
 from genjax.fields import load
 
@@ -16,18 +17,9 @@ EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 KEY = jax.random.key(0)
 
 
-def toy():
-    """Four binary patterns of bars, 28x28."""
-    rng = np.random.default_rng(0)
-    patterns = rng.integers(0, 2, (4, 28, 1, 1)).astype(np.uint8) * np.ones((1, 1, 28, 1), np.uint8)
-    images = patterns[rng.integers(0, 4, 300)]
-    parts = {"train": images[:200], "validation": images[200:250], "test": images[250:]}
-    return make_dataset("toy", {name: Split({"image": rows}, scaled(2)) for name, rows in parts.items()}, levels=2)
-
-
 @pytest.fixture
 def offline(monkeypatch):
-    monkeypatch.setattr(genjax.data, "binarized_mnist", lambda data_dir=None: toy())
+    monkeypatch.setattr(genjax.data, "binarized_mnist", bars)
 
 
 def function(name):
@@ -38,11 +30,11 @@ def trained(experiment, updates):
     """The first and the last loss of a few updates, and the state."""
     stage = experiment.stages[0]
 
-    @jax.jit
+    @quick
     def update(state):
         return stage.learner.update(state, stage.data.batch(stage.data.resident, KEY, state.step), KEY)
 
-    state = jax.jit(lambda: stage.learner.init(KEY, stage.data.batch(stage.data.resident, KEY, 0)))()
+    state = quick(lambda: stage.learner.init(KEY, stage.data.batch(stage.data.resident, KEY, 0)))()
     losses = []
     for _ in range(updates):
         state, metrics = update(state)

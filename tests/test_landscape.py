@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy_data import write_landscape
 
 from genjax.cli import main
-from genjax.data.landscape import RESIDUES, landscape
+from genjax.data.landscape import landscape
 from genjax.errors import BadInput
 from genjax.fields import build, load
 from genjax.metrics.rank_correlation import rank_correlation
@@ -91,11 +92,7 @@ def test_numbers_that_have_no_rank_correlation(pair):
 def pairs(tmp_path_factory):
     """Two sites that must agree in their group of residues: no site alone tells what is fit."""
     path = tmp_path_factory.mktemp("landscape") / "pairs.csv"
-    group = lambda letter: RESIDUES.index(letter) % 2
-    rng = np.random.default_rng(0)
-    fitness = lambda a, b: float(group(a) == group(b)) + rng.uniform(0, 0.1)
-    rows = [(a + b, fitness(a, b)) for a, b in itertools.product(RESIDUES, repeat=2)]
-    path.write_text("Variants,Fitness\n" + "".join(f"{v},{f}\n" for v, f in rows))
+    write_landscape(path)
     return path
 
 

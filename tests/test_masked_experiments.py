@@ -5,14 +5,14 @@ import math
 import jax
 import numpy as np
 import pytest
-from test_gpt_experiments import TEXT, blank
+from test_gpt_experiments import blank
 from test_gpt_experiments import small as small_text
 from test_gpt_experiments import trained as trained_text
-from test_image_ar_experiments import function, toy, trained
+from test_image_ar_experiments import function, trained
+from toy_data import TEXT, bars, text
 
 import genjax.data
 from genjax import parallel
-from genjax.data.texts import divide
 from genjax.evaluate import evaluator
 
 KEY = jax.random.key(0)
@@ -20,8 +20,8 @@ KEY = jax.random.key(0)
 
 @pytest.fixture
 def offline(monkeypatch):
-    monkeypatch.setattr(genjax.data, "binarized_mnist", lambda data_dir=None: toy())
-    monkeypatch.setattr(genjax.data, "tiny_shakespeare", lambda: divide("toy", TEXT, "toy"))
+    monkeypatch.setattr(genjax.data, "binarized_mnist", bars)
+    monkeypatch.setattr(genjax.data, "tiny_shakespeare", text)
 
 
 def test_pixels(offline):

@@ -8,32 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from planted import rejects
+from toy_data import FRAMES, rolls
 
 import genjax.data
-from genjax.data import Split, make_dataset, unchanged
 from genjax.errors import BadInput
 from genjax.fields import load
 from genjax.types import State
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 KEY = jax.random.key(0)
-T = 7
-
-
-def toy(fill=0):
-    """Twelve rolls a split, of 3 to 7 frames of few notes; behind the end of a roll stands `fill`."""
-    splits = {}
-    for number, split in enumerate(("train", "validation", "test")):
-        rng = np.random.default_rng(number)
-        lengths = rng.integers(3, T + 1, 12).astype(np.int32)
-        inside = np.arange(T)[None, :, None] < lengths[:, None, None]
-        rolls = np.where(inside, rng.random((12, T, 88)) < np.linspace(0.02, 0.2, 88), fill).astype(np.uint8)
-        splits[split] = Split({"roll": rolls, "length": lengths}, unchanged)
-    return make_dataset("toy", splits, levels=2)
 
 
 def loaded(monkeypatch, name, fill=0, **options):
-    monkeypatch.setattr(genjax.data, "jsb_chorales", lambda: toy(fill))
+    monkeypatch.setattr(genjax.data, "jsb_chorales", lambda: rolls(fill))
     load(EXPERIMENTS / f"{name}.py")
     return sys.modules[f"experiment_{name}"].experiment(**options)
 
@@ -72,7 +59,7 @@ def check_measures(monkeypatch, name, change=lambda measures, batch: measures):
     found = measured(experiment, state, change)
     other = loaded(monkeypatch, name, fill=1, **OPTIONS[name])
     again = measured(other, state, change)
-    lengths = toy().test.arrays["length"]
+    lengths = rolls().test.arrays["length"]
     np.testing.assert_array_equal(found["frames"], lengths - (1 if name == "music_chorales" else 0))
     np.testing.assert_allclose(found["nll"], again["nll"], rtol=1e-5)
     per_frame = found["nll"] / found["frames"]
@@ -85,7 +72,7 @@ def test_measures(monkeypatch, name):
 
 
 def test_measures_reject(monkeypatch):
-    all_frames = lambda measures, batch: {**measures, "frames": 0 * batch["length"] + T}
+    all_frames = lambda measures, batch: {**measures, "frames": 0 * batch["length"] + FRAMES}
     played = lambda measures, batch: {**measures, "nll": measures["nll"] + batch["roll"].sum((1, 2))}
     for planted in (all_frames, played):
         rejects(check_measures, monkeypatch, "rnn_nade_chorales", planted)
@@ -94,7 +81,7 @@ def test_measures_reject(monkeypatch):
 def test_factorised_baseline(monkeypatch):
     """Marginals of the training frames, one added to both counts, over frames 2, 3, ...: in float64 by loops."""
     experiment = loaded(monkeypatch, "music_chorales", **OPTIONS["music_chorales"])
-    data, found = toy(), measured(experiment, started(experiment))
+    data, found = rolls(), measured(experiment, started(experiment))
     rows = lambda split: zip(split.arrays["roll"], split.arrays["length"], strict=True)
     frames = np.concatenate([roll[:length] for roll, length in rows(data.train)])
     p = (frames.sum(0) + 1) / (len(frames) + 2)
@@ -119,7 +106,7 @@ def test_training_and_samples(monkeypatch, name):
     rolls = np.asarray(jax.jit(experiment.sample, static_argnums=2)(state, KEY, 3))
     assert rolls.shape == (3, 5, 88) and rolls.dtype == np.uint8 and set(np.unique(rolls)) == {0, 1}
     if name == "music_chorales":
-        firsts = {first.tobytes() for first in toy().train.arrays["roll"][:, 0]}
+        firsts = {first.tobytes() for first in rolls().train.arrays["roll"][:, 0]}
         assert {roll[0].tobytes() for roll in rolls} <= firsts
     assert experiment.formats[".mid"](rolls)[:4] == b"MThd"
     (draw,) = experiment.pictures.values()

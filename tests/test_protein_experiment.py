@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy_data import CYCLE, PROTEINS, write_proteins
 
 from genjax import parallel
 from genjax.data.proteins import ALPHABET, read_fasta
@@ -17,15 +18,13 @@ from genjax.types import State
 
 FILE = Path(__file__).parent.parent / "experiments" / "gpt_proteins.py"
 KEY = jax.random.key(0)
-CYCLE = "ACDW" * 12
-TOY = [CYCLE[start : start + length] for length in range(8, 38) for start in range(4)]  # each residue says the next
 CONTEXT = 16
 
 
 @pytest.fixture(scope="module")
 def fasta(tmp_path_factory):
     path = tmp_path_factory.mktemp("proteins") / "toy.fasta"
-    path.write_text("".join(f">p{i}\n{protein}\n" for i, protein in enumerate([*TOY, TOY[0]])))
+    write_proteins(path)
     return path
 
 
@@ -72,7 +71,7 @@ def test_every_protein_stands_once_in_one_stream(experiment):
     train = experiment.stages[0].data.resident["tokens"]
     assert train[0] == 0 == train[-1]
     proteins = "".join(ALPHABET[token] for token in train).strip(".").split(".")
-    assert len(set(proteins)) == len(proteins) == len(TOY) - 4 and set(proteins) <= set(TOY)
+    assert len(set(proteins)) == len(proteins) == len(PROTEINS) - 4 and set(proteins) <= set(PROTEINS)
     assert held_out <= 4
 
 
@@ -85,7 +84,7 @@ def test_what_it_writes(experiment, state, tmp_path):
     assert len(written) == sum(bool((row != 0).any()) for row in rows)
     assert np.mean([protein in CYCLE for protein in written]) > 0.9
     table = experiment.files["novelty.txt"].encode(rows).decode()
-    assert f"{len(TOY) - 4} training sequences" in table and len(table.splitlines()) == 9 + len(rows)
+    assert f"{len(PROTEINS) - 4} training sequences" in table and len(table.splitlines()) == 9 + len(rows)
     assert experiment.files["residues.svg"].encode(rows).startswith(b"<svg")
     arrays = jax.device_get(jax.jit(experiment.files["guesses.txt"].draw)(state, KEY))
     guesses = {

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from planted import rejects
+from toy_data import FRAMES, rolls
 
 import genjax.data
-from genjax.data import Split, make_dataset, unchanged, wide_tokens
+from genjax.data import Split, make_dataset, wide_tokens
 from genjax.data.texts import LETTERS, name_rows
 from genjax.errors import BadInput
 from genjax.fields import load
@@ -20,19 +21,6 @@ from genjax.report.wav import wav_file
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 KEY = jax.random.key(0)
-T = 7
-
-
-def rolls(fill):
-    """Twelve rolls a split, of 3 to 7 frames of few notes; behind the end of a roll stands `fill`."""
-    splits = {}
-    for number, split in enumerate(("train", "validation", "test")):
-        rng = np.random.default_rng(number)
-        length = rng.integers(3, T + 1, 12).astype(np.int32)
-        inside = np.arange(T)[None, :, None] < length[:, None, None]
-        roll = np.where(inside, rng.random((12, T, 88)) < np.linspace(0.02, 0.2, 88), fill).astype(np.uint8)
-        splits[split] = Split({"roll": roll, "length": length}, unchanged)
-    return make_dataset("toy", splits, levels=2)
 
 
 def names(fill):
@@ -93,7 +81,7 @@ def test_measures_training_and_files(monkeypatch, name):
     again = measured(loaded(monkeypatch, name, fill=rubbish), state)
     lengths = toy(0).test.arrays["length"]
     check_measures(found, again, count, lengths)
-    rejects(check_measures, {**found, count: 0 * lengths + T}, again, count, lengths)
+    rejects(check_measures, {**found, count: 0 * lengths + FRAMES}, again, count, lengths)
     rejects(check_measures, {**found, "neg_iwae": found["neg_elbo"] + 1.0}, again, count, lengths)
     rejects(check_measures, found, {**again, "rate": 2.0 * again["rate"]}, count, lengths)
 
