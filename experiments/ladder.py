@@ -86,29 +86,26 @@ def experiment(
     weights = [weights[min(layer, len(weights) - 1)] for layer in range(len(widths) + 2)]
     known = few_labels(data.train.arrays["label"], labels, choice)
 
+    def encode(params, images, *given, **moments):
+        return model.apply(params, images.reshape(len(images), -1), *given, method="encode", **moments)
+
     def loss(params, state, batch, key):
-        count = len(batch["image"])
-        x = flat(jnp.concatenate([batch["image"], batch["unlabelled"]]))
-        run = lambda *given: model.apply(params, *given, method="encode")
-        clean, noisy = run(x), run(x, key)
-        cost = -categorical_log_prob(batch["label"], noisy.logits[:count])
-        others = jax.tree.map(lambda rows: rows[count:], noisy._replace(moments=()))
-        guesses = model.apply(params, others, method="decode")
-        apart = denoising_costs([z[count:] for z in clean.z], guesses, clean.moments)
-        more = sum(weight * each for weight, each in zip(weights, apart, strict=True))
+        keys = jax.random.split(key)
+        cost = -categorical_log_prob(batch["label"], encode(params, batch["image"], keys[0]).logits)
+        clean, noisy = encode(params, batch["unlabelled"]), encode(params, batch["unlabelled"], keys[1])
+        apart = denoising_costs(clean, model.apply(params, noisy, method="decode"))
         told = {f"denoising_{layer}": each for layer, each in enumerate(apart)}
+        more = sum(weight * each for weight, each in zip(weights, apart, strict=True))
         carry = jax.tree.map(lambda old, new: average * old + (1.0 - average) * new, state.carry, clean.moments)
         return Out(cost + more, {"labelled": cost, **told}, carry)
 
-    def moments(key, params, batch):
-        return model.apply(params, flat(batch["image"]), method="encode").moments
-
     def answers(state, batch, key):
-        found = model.apply(state.params, flat(batch["image"]), moments=state.carry, method="encode")
-        return {"logits": found.logits, "label": batch["label"]}
+        return {"logits": encode(state.params, batch["image"], moments=state.carry).logits, "label": batch["label"]}
 
     falling = optax.linear_schedule(learning_rate, 0.0, max(steps // 3, 1), transition_begin=steps - steps // 3)
-    learner = minimize(loss, optax.adam(falling), lambda key, batch: model.init(key, flat(batch["image"])), moments)
+    init = lambda key, batch: model.init(key, batch["image"].reshape(len(batch["image"]), -1))
+    moments = lambda key, params, batch: encode(params, batch["unlabelled"]).moments
+    learner = minimize(loss, optax.adam(falling), init, moments)
     source = with_unlabelled(data.train, known, batch_size)
     told = {name: Quantity(*about) for name, about in CLASSIFICATION.items()}
     of_all = lambda rows: classification(rows["logits"], rows["label"])
@@ -122,12 +119,7 @@ def experiment(
     )
 
 
-def denoising_costs(clean, guesses, moments):
+def denoising_costs(clean, guesses):
     """C(0) .. C(L), each [B]; the input is not normalised."""
-    scales = [(0.0, 1.0), *((mean, jnp.sqrt(variance + EPSILON)) for mean, variance in moments)]
-    return [denoising_cost(z, guess, *scale) for z, guess, scale in zip(clean, guesses, scales, strict=True)]
-
-
-def flat(x):
-    """[B, H, W, C] -> [B, H W C]."""
-    return x.reshape(len(x), -1)
+    scales = [(0.0, 1.0), *((mean, jnp.sqrt(variance + EPSILON)) for mean, variance in clean.moments)]
+    return [denoising_cost(z, guess, *scale) for z, guess, scale in zip(clean.z, guesses, scales, strict=True)]
