@@ -2,8 +2,15 @@
 
 Paper:    none; the protocol is that of vae_anomaly.py, the game that of gan_digits.py
 Command:  genjax sweep experiments/gan_anomaly.py held_out=0:10
-Cost:     not yet
-Measured: not yet
+Cost:     about 20 s of a shared core a digit, 35 s more compiling
+Measured: AUROC (174 to 183 anomalies of each digit against 220 to 230 others, ema, step 5,000), 2026-11-28
+
+    digit              0     1     2     3     4     5     6     7     8     9    mean
+    critic           0.986 0.876 0.987 0.953 0.976 0.966 0.994 0.929 0.974 0.960  0.960
+    nearest          0.999 0.967 0.999 0.987 0.998 0.993 0.994 0.999 0.987 0.984  0.991
+
+The standard error is at most 0.012.  The critic knows more than a VAE's bound does on average (vae_anomaly.py: 0.927),
+and less than the training images themselves.
 
 `critic` is what the critic says of an image, negative: its output is larger for what looks real.  The more it has won
 or lost against its generator, the less it knows of images that neither training nor generator show, so that nothing

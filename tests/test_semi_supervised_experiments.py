@@ -15,7 +15,6 @@ SHORT = {
     "fixmatch": ("semi_supervised", 60, {}),
     "mean_teacher": ("semi_supervised", 60, {"method": "mean_teacher"}),
     "m2": ("m2", 300, {"width": 64}),
-    "jem": ("jem", 300, {"width": 64, "chains": 100, "k": 5}),
     "gan": ("feature_matching_gan", 60, {}),
     "ladder": ("ladder", 150, {"widths": (64,)}),
 }
