@@ -26,16 +26,31 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import BadInput, Count, Evaluation, Experiment, File, Out, Positive, Quantity, Stage, Target, minimize
+from genjax import (
+    BadInput,
+    Coding,
+    Count,
+    Evaluation,
+    Experiment,
+    File,
+    Out,
+    Positive,
+    Quantity,
+    Stage,
+    Target,
+    minimize,
+)
 from genjax.data import Split, batches, mnist, mnist_dynamic, resampled, scaled, take
 from genjax.distributions.latent import diagonal_normal, draw_path, path_log_probs, standard_normal
+from genjax.likelihood.bits_back import Autoencoder
+from genjax.likelihood.bits_back_importance import Ensemble
 from genjax.likelihood.iwae import effective_sample_size, importance_sampling
 from genjax.losses.importance import doubly_reparameterized, sticking_the_landing
 from genjax.losses.variational import negative_iwae
 from genjax.metrics.latents import Layer, diagnoses, diagnosis
 from genjax.models.blocks import MLP
 from genjax.models.hierarchical import BottomUpVAE, DenseNormal
-from genjax.models.observation import bernoulli, check_support, logit_of_mean
+from genjax.models.observation import bernoulli, check_support, level_log_probs, logit_of_mean
 from genjax.models.vae import VAE, DenseDecoder, DenseEncoder
 from genjax.samplers.latents import interpolate_spherical, tiles, traverse
 
@@ -168,6 +183,13 @@ def experiment(
         z1 = Layer(mean.var(axis=0), rates["rate_1"], (mean, log_var, noise))
         return {"z1": z1, "z2": Layer(above.var(axis=0), rates["rate_2"])}
 
+    def codes(params, symbols):
+        return model.apply(params, symbols.reshape(-1, *SHAPE).astype(jnp.float32), method="encode")
+
+    def pixels(params, z):
+        return level_log_probs(likelihood, model.apply(params, z, method="decode"))
+
+    coder = Autoencoder(2, latents, codes, pixels) if k == 1 else Ensemble(2, latents, codes, pixels, k)
     diagnostics = File(carried, lambda found: diagnoses(found).encode())
     if layers == 1:
         diagnostics = File(posteriors, lambda arrays: diagnosis(*arrays).encode())
@@ -187,6 +209,7 @@ def experiment(
         pictures={"reconstructions": reconstruct, "interpolation": interpolation, "traversal": traversal},
         files={"diagnostics.txt": diagnostics},
         data=data.name,
+        coding=Coding(coder, SHAPE) if layers == 1 else None,  # bottom-up, z1 has no intervals before z2 is known
     )
 
 

@@ -15,6 +15,7 @@ from genjax.errors import BadInput
 from genjax.evaluate import Evaluation, Quantity
 from genjax.likelihood.bits_back import Autoencoder
 from genjax.likelihood.bits_back_chain import Chain
+from genjax.likelihood.bits_back_importance import Ensemble
 from genjax.likelihood.coding import Autoregression
 from genjax.types import Key, Learner, Params, Source, Stage, State
 
@@ -60,7 +61,9 @@ class Denoising(NamedTuple):
 class Coding(NamedTuple):
     """How a model codes its data without loss: what `genjax compress` and `decompress` need."""
 
-    model: Autoregression | Autoencoder | Chain  # of rows of symbols: grey levels 0 .. L-1, or the tokens of `text`
+    model: (
+        Autoregression | Autoencoder | Ensemble | Chain
+    )  # of rows of symbols: grey levels 0 .. L-1, or the tokens of `text`
     shape: tuple[int, ...] = ()  # (H, W, C) of a picture, whose numbers are a row of symbols; (): text
     order: Sequence[int] = ()  # the pixels in the order in which the model has them; (): row by row
     first: int = 0  # of text: the token that stands before it

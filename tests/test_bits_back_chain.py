@@ -77,11 +77,11 @@ def test_what_is_coded_comes_back_at_its_length(count, precision):
     coded = encode(model, weights(), rows(count))
     np.testing.assert_array_equal(decode(model, weights(), coded.words, (count, WIDTH)), rows(count))
     assert abs(net_bits(coded) - coded.nats / LOG2) <= 0.005 * coded.nats / LOG2 + 64
-    assert 0 <= coded.initial_bits <= 24 * sum(SIZES) + 64
+    assert 0 <= coded.initial_bits <= 24 * sum(SIZES) + 96
 
 
 def test_one_layer_is_the_autoencoder():
-    """Word by word the stream of another file, but for the initial bits that are left out."""
+    """Word by word the stream of another file, but for the initial bits that are left out, and how many these are."""
     posterior = lambda params, x: jnp.split(dense("q0", 4)(params, x - 1.0, jnp.ones((1, 4))), 2, axis=1)
     pixels = lambda params, z: logits(params, jnp.concatenate([z, z], axis=1))
     plain = lambda params, state, i: (jnp.zeros((1, 2)), jnp.zeros((1, 2)))
@@ -90,8 +90,9 @@ def test_one_layer_is_the_autoencoder():
     # the state is z, so that the network gets what the autoencoder's gets
     one = encode(chain, weights(), rows(50))
     other = bits_back.encode(Autoencoder(3, 2, posterior, pixels), weights(), rows(50))
-    np.testing.assert_array_equal(one.words[1:], other.words[one.words[0] :])
-    assert one.nats == other.nats and one.initial_bits <= other.initial_bits
+    left_out = (other.initial_bits - one.initial_bits) // 32
+    np.testing.assert_array_equal(one.words[:-2], other.words[left_out : left_out + len(one.words) - 2])
+    assert one.nats == other.nats and len(one.words) >= 30
 
 
 def negative_elbo(params, x, key):
@@ -293,8 +294,8 @@ DAMAGES = {
     "without its first word": lambda w: w[1:],
     "flipped": lambda w: w ^ (np.arange(len(w)) == 9),
     "nothing": lambda w: w[:0],
-    "more initial bits": lambda w: np.append(w[:1] + 1, w[1:]),
-    "more than there are": lambda w: np.append(np.uint32(2**31), w[1:]),
+    "another number of initial bits": lambda w: np.append(w[:-1], w[-1] + 1),
+    "no last word": lambda w: np.append(w[:-1], 0),
     "another row": lambda w: np.append(w, np.uint32(5)),
 }
 

@@ -14,6 +14,7 @@ from genjax.data import Split, make_dataset, scaled
 from genjax.data.texts import divide
 from genjax.evaluate import averaged_state, evaluator
 from genjax.fields import load
+from genjax.likelihood.bits_back_importance import Ensemble
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 KEY = jax.random.key(0)
@@ -30,7 +31,7 @@ def bars():
 
 @pytest.fixture
 def offline(monkeypatch):
-    for name in ("binarized_mnist", "fashion_mnist_dynamic"):
+    for name in ("binarized_mnist", "fashion_mnist_dynamic", "mnist_dynamic", "mnist"):
         monkeypatch.setattr(genjax.data, name, lambda data_dir=None: bars())
     text = "".join(np.random.default_rng(0).choice(["to be, ", "or not\n", "to be; "], 400))
     monkeypatch.setattr(genjax.data, "tiny_shakespeare", lambda: divide("toy", text, "toy"))
@@ -128,6 +129,17 @@ def test_vae_fashion(offline):
     found = coded(model, rows_of(experiment, 10))
     assert abs(found.nats / measured(experiment, state, 10, "neg_elbo") - 1) < 0.1  # ten images, one draw each
     assert load(EXPERIMENTS / "vae_fashion.py").function(prior="vamp", pseudo_inputs=5, **sizes).coding is None
+
+
+def test_iwae_mnist(offline):
+    """The bound of as many samples as training had; of its other measures 50."""
+    sizes = {"width": 16, "latents": 3, "batch_size": 20, "passes": 2, "held_out": 5, "samples": 50}
+    experiment, model, state = opened("iwae_mnist", 60, k=5, **sizes)
+    found = coded(model, rows_of(experiment, 10))
+    assert isinstance(experiment.coding.model, Ensemble)
+    one, fifty = (measured(experiment, state, 10, name) for name in ("neg_elbo", "neg_iwae_50"))
+    assert 0.98 * fifty < found.nats < one
+    assert load(EXPERIMENTS / "iwae_mnist.py").function(layers=2, **sizes).coding is None
 
 
 def test_gpt_shakespeare(offline):

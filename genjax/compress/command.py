@@ -25,9 +25,10 @@ from genjax.errors import BadInput
 from genjax.evaluate import averaged_state
 from genjax.experiment import Coding, Text
 from genjax.explaining import explained
-from genjax.likelihood import bits_back, bits_back_chain, coding
+from genjax.likelihood import bits_back, bits_back_chain, bits_back_importance, coding
 from genjax.likelihood.bits_back import Autoencoder
 from genjax.likelihood.bits_back_chain import Chain
+from genjax.likelihood.bits_back_importance import Ensemble
 from genjax.likelihood.coding import Autoregression, Coded, rows_at_once
 from genjax.likelihood.coding_models import in_rows, joined, streams
 from genjax.report import write_whole
@@ -199,8 +200,10 @@ def software() -> str:
     return f"jax {jax.__version__} on {jax.devices()[0].device_kind}, {os.cpu_count()} processors"
 
 
-def _by_latents(used: Autoencoder | Chain) -> Any:
-    """What codes by bits back: latents in one layer, or in several."""
+def _by_latents(used: Autoencoder | Ensemble | Chain) -> Any:
+    """What codes by bits back: latents in one layer, several draws of them, or several layers."""
+    if isinstance(used, Ensemble):
+        return bits_back_importance
     return bits_back_chain if isinstance(used, Chain) else bits_back
 
 

@@ -39,6 +39,7 @@ from genjax.likelihood.bits_back import WORD, centres, interval_probabilities
 from genjax.likelihood.coding import PRECISION, Coded, chances, check_symbols, coder, counts, softmax
 from genjax.types import Array, Params
 
+HEAD = 2  # words that the coder has at hand, of which a push changes no others
 State = Any  # a tree of arrays: what is known on the way down
 Normal = tuple[jax.Array, jax.Array]  # mean and log variance, [1, D_l] each
 
@@ -72,8 +73,8 @@ def encode(model: Chain, params: Params, symbols: Array) -> Coded:
       symbols: [N, T] integers in 0 .. V-1.
 
     Returns:
-      `Coded`: its nats are -log p(x, z) / Q(z | x) at the z that were drawn; the first word tells how many of the
-      initial ones were not used, and are left out.
+      `Coded`: its nats are -log p(x, z) / Q(z | x) at the z that were drawn.  The words of the initial bits that were
+      not used are left out, and their number is pushed last.
 
     Raises:
       BadInput: a symbol that the model does not know; probabilities that are not finite.
@@ -96,9 +97,10 @@ def encode(model: Chain, params: Params, symbols: Array) -> Coded:
         stack.encode_reverse((np.concatenate([z for _, z in drawn]) + shift) % 2**model.precision, _even(model))
         nats += sum(_log(q, z) for q, z in drawn) - _log(p, x) + len(shift) * model.precision * math.log(2)
     words = stack.get_compressed()
-    least = min(len(words), len(seed))
-    kept = int(np.cumprod(words[:least] == seed[:least]).sum())
-    return Coded(np.append(np.uint32(kept), words[kept:]), nats, WORD * (len(seed) - kept))
+    untouched = np.cumprod(words[: len(seed)] == seed[: len(words)]).sum()
+    kept = int(min(untouched, max(0, len(words) - HEAD)))
+    stack.encode_reverse(np.array([kept], np.int32), coder().model.Uniform(len(seed) + 1))
+    return Coded(stack.get_compressed()[kept:], nats, WORD * (len(seed) - kept))
 
 
 def decode(model: Chain, params: Params, words: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -125,9 +127,11 @@ def decode(model: Chain, params: Params, words: np.ndarray, shape: Sequence[int]
     True
     """
     words, found, seed = np.asarray(words, np.uint32), np.zeros(shape, np.int32), initial(model)
-    if len(words) < 2 or words[0] > len(seed) or not words[-1]:
+    if not len(words) or not words[-1]:
         raise BadInput("the stream is no stack", "it is damaged")  # whose last word never is 0
-    stack = coder().stack.AnsCoder(np.append(seed[: words[0]], words[1:]))
+    top = coder().stack.AnsCoder(words)
+    kept = int(top.decode(coder().model.Uniform(len(seed) + 1), 1)[0])
+    stack = coder().stack.AnsCoder(np.append(seed[:kept], top.get_compressed()))
     ends = np.cumsum([layer.latents for layer in model.layers])
     for x, shift in [*zip(found, _shifts(len(found), model), strict=True)][::-1]:
         chosen = np.split((stack.decode(_even(model), len(shift)) - shift) % 2**model.precision, ends[:-1])
