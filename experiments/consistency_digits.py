@@ -99,24 +99,27 @@ def experiment(
         t, earlier = adjacent_times(FORWARD, grid, time_key, len(x))
         teacher, target = state.carry["teacher"], follow(state.carry["target"], params, decay)
         walk = lambda z, t, earlier: heun_step(FORWARD, denoise(teacher, label), z, t, earlier)
-        student, frozen = consistent(params, label), consistent(target, label)
-        loss = distillation_loss(FORWARD, walk, student, frozen, distance, x, t, earlier, noise)
+        f, frozen = consistent(params, label), consistent(target, label)
+        loss = distillation_loss(FORWARD, walk, f, frozen, distance, x, t, earlier, noise)
         return Out(loss, carry={"teacher": teacher, "target": target})
 
     def inherit(previous, fresh):
         teacher = averaged(previous.params, previous.opt_state)
         return fresh._replace(params=teacher, carry={"teacher": teacher, "target": teacher})
 
-    def few(solver, f, calls, key, n):
-        return pictures(sampled(FORWARD, f, solver, uniform(FORWARD, calls + 1)[:-1], key, (n, D)))
+    def student(state, key, label, c):  # at times of its grid: between them it has learned nothing
+        at = grid[np.linspace(0, levels - 1, c + 1).round().astype(int)[:-1]]
+        return pictures(sampled(FORWARD, consistent(state.params, label), multistep(), at, key, (len(label), D)))
+
+    def teacher(state, key, label, c):
+        f, at = denoise(state.carry["teacher"], label), uniform(FORWARD, c + 1)[:-1]
+        return pictures(sampled(FORWARD, f, ddim(), at, key, (len(label), D)))
 
     def by_student(state, key, label):
-        f = consistent(state.params, label)
-        return {f"consistency_{c}": few(multistep(), f, c, key, len(label)) for c in CALLS}
+        return {f"consistency_{c}": student(state, key, label, c) for c in CALLS}
 
     def by_teacher(state, key, label):
-        f = denoise(state.carry["teacher"], label)
-        return {f"ddim_{c}": few(ddim(), f, c, key, len(label)) for c in (*CALLS, MANY)}
+        return {f"ddim_{c}": teacher(state, key, label, c) for c in (*CALLS, MANY)}
 
     def students(state, batch, key):
         return {"real": batch["image"], **by_student(state, key, batch["label"])}
@@ -138,7 +141,7 @@ def experiment(
         return tiles(jnp.pad(jnp.concatenate(rows), ((0, 0), (0, 1), (0, 1), (0, 0))), CLASSES, scale=4)
 
     def sample(state, key, n):  # one class after the other
-        return few(multistep(), consistent(state.params, jnp.arange(n) % CLASSES), CALLS[-1], key, n)
+        return student(state, key, jnp.arange(n) % CLASSES, CALLS[-1])
 
     def tx(rate, updates):
         return optax.chain(optax.adam(optax.cosine_decay_schedule(rate, max(updates, 1))), ema(average))
