@@ -5,8 +5,10 @@ Paper:    Karras et al., Analyzing and Improving the Training Dynamics of Diffus
 Command:  genjax train experiments/average_points.py --workdir runs/average
           then: genjax evaluate runs/average --widths 0.01 0.02 0.05 0.1 0.15 0.2 0.25
           and: genjax sample runs/average --width 0.1 --out points.csv
-Cost:     not yet measured
-Measured: not yet
+Cost:     about 90 s of processor time of one core of an AMD EPYC that thirty other processes shared, 20 for five widths
+Measured: test, divergence from the truth (estimated) 0.0914 ± 0.0056 nats by the last parameters, by averages of width
+          0.01, 0.03, 0.05, 0.1, 0.2 0.0433, 0.0383, 0.0367, 0.0350, 0.0410, each ± 0.003, by the same points (N=5,000,
+          step 10,000); by the validation points 0.1 is the best too, 0.0314, 2026-11-28
 
 The data and their density are those of diffusion_points.py.  The step size never falls, so that the parameters end on a
 noisy path about what they have learned; an average smooths it, a wide one smooths more and lags more.  Two averages are

@@ -7,7 +7,7 @@ next time t' and s' = sigma / alpha there,
     y_t' = f(z_t, t) + sqrt(s'^2 - s_0^2) n,    n ~ N(0, I),    z_t' = alpha_t' y_t'
 
 which has the law of z_t' again if f is exact, since f's value has the noise s_0 left.  Each call forgets errors of
-those before it.
+those before it.  A student of few times knows these alone: the grid is best taken from that of its distillation.
 
 Source: Song, Dhariwal, Chen and Sutskever, Consistency Models, 2023, https://arxiv.org/abs/2303.01469, algorithm 1.
 """
