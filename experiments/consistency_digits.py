@@ -84,6 +84,7 @@ def experiment(
     network = lambda params, label: lambda z, t: net.apply(params, z, 1000.0 * t, label)
     denoise = lambda params, label: denoiser(FORWARD, prediction, network(params, label))
     consistent = lambda params, label: consistency_function(FORWARD, DEVIATION, network(params, label))
+    c_out = lambda t: consistency_function(FORWARD, DEVIATION, lambda z, t: 1.0 + 0.0 * z)(jnp.zeros((len(t), 1)), t)
 
     def noised(batch, key):
         x = points(batch["image"])
@@ -103,7 +104,7 @@ def experiment(
         walk = lambda z, t, earlier: heun_step(FORWARD, denoise(teacher, label), z, t, earlier)
         f, frozen = consistent(params, label), consistent(target, label)
         loss = distillation_loss(FORWARD, walk, f, frozen, distance, x, t, earlier, noise)
-        return Out(loss, carry={"teacher": teacher, "target": target})
+        return Out(loss / c_out(t)[:, 0], carry={"teacher": teacher, "target": target})
 
     def inherit(previous, fresh):
         teacher = averaged(previous.params, previous.opt_state)
