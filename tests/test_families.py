@@ -286,6 +286,9 @@ def test_the_list_is_six_models_of_the_same_examples_in_the_same_units(request, 
         told = build(member.loaded, member.values).evaluations["test"].quantities
         assert (told["nll"].unit, told["bits"].unit) == ("nats", "bits/residue")
         assert told["nll"].kind == told["bits"].kind
+    wide = build(members[0].loaded, {**members[0].values, "model": "potts", "hidden": 26}).evaluations
+    assert {*wide} == {"validation", "test_there", "test_back"}  # no number without the error of log Z
+    assert wide["test_back"].quantities["nll"].error == "log_z_error"
 
 
 @pytest.mark.slow
