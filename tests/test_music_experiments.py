@@ -103,12 +103,12 @@ def test_training_and_samples(monkeypatch, name):
     for _ in range(stage.steps):
         state = update(state)
     assert measured(experiment, state)["nll"].sum() < 0.98 * before["nll"].sum()
-    rolls = np.asarray(jax.jit(experiment.sample, static_argnums=2)(state, KEY, 3))
-    assert rolls.shape == (3, 5, 88) and rolls.dtype == np.uint8 and set(np.unique(rolls)) == {0, 1}
+    drawn = np.asarray(jax.jit(experiment.sample, static_argnums=2)(state, KEY, 3))
+    assert drawn.shape == (3, 5, 88) and drawn.dtype == np.uint8 and set(np.unique(drawn)) == {0, 1}
     if name == "music_chorales":
         firsts = {first.tobytes() for first in rolls().train.arrays["roll"][:, 0]}
-        assert {roll[0].tobytes() for roll in rolls} <= firsts
-    assert experiment.formats[".mid"](rolls)[:4] == b"MThd"
+        assert {roll[0].tobytes() for roll in drawn} <= firsts
+    assert experiment.formats[".mid"](drawn)[:4] == b"MThd"
     (draw,) = experiment.pictures.values()
     pictures = jax.eval_shape(draw, state, KEY)
     assert pictures.shape == (2, 6, 2 * 88, 2 * 5, 1)
