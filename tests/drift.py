@@ -11,9 +11,9 @@ dozen updates let that grow.  How far was measured by updates longer by 1e-5, te
 move the number by less than 1e-5, at most by 6e-5 (FixMatch), so that 1e-3 leaves room for another jaxlib; by 4e-6 and
 less where 1e-4 is allowed.  A generator and its critic over 20 updates move by 2e-4 (2e-3 is allowed), two Boltzmann
 machines by 2e-3 and 6e-3 (5e-3 and 2e-2): their states are drawn bit by bit and a small difference flips some, for
-which the others have 5e-3 or 1e-2.  A mode is found or not, so that counts move by steps (1e-2).  Updates longer by a
-tenth move the numbers by more than is allowed, from 1.1 times (variants of a protein) to a thousand times (a schedule
-that is learned).
+which the others have 5e-3 or 1e-2.  So do the signs by which few_images_fashion steers (5e-3; 2e-4 was seen between
+two processes).  A mode is found or not, so that counts move by steps (1e-2).  Updates longer by a tenth move numbers by
+more than is allowed, from 1.1 times (variants of a protein) to a thousand times (a schedule that is learned).
 """
 
 import json
@@ -81,7 +81,7 @@ SHORT = (
     Short("feature_matching_gan", 4, {"labels": 50, "batch_size": 10, "learning_rate": 0.02},
           measure="train/critic/loss"),
     Short("few_images_fashion", 4, {"examples": 24, "latents": 4, "width": 2, "batch_size": 8, "learning_rate": 0.02},
-          measure="train/critic/loss"),
+          measure="train/critic/loss", tolerance=0.005),
     Short("forecast_airline", 4, measure="fit/log_likelihood", tolerance=0.0001),
     Short("forecast_sunspots", 4, measure="fit/log_likelihood", tolerance=0.0001),
     Short("gan_anomaly", 10, {"latents": 2, "width": 8, "batch_size": 20, "learning_rate": 0.01},

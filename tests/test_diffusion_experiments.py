@@ -9,19 +9,16 @@ import optax
 import pytest
 from planted import rejects
 from quick import quick
-from resumed import stopped_and_whole
 from test_gan_experiments import EXPERIMENTS, function, trained
 
 import genjax.data
 from genjax import parallel
-from genjax.checkpoint import seals
 from genjax.data import Split, make_dataset, scaled
 from genjax.denoised import sample_function
 from genjax.evaluate import averaged_state, evaluator
 from genjax.fields import load
 from genjax.power_averages import exponent, reconstructed
 from genjax.saved import SampleOptions, of_width
-from genjax.train import Options
 
 KEY = jax.random.key(0)
 
@@ -127,14 +124,6 @@ def test_consistency_digits_in_two_stages():
     drawn = np.asarray(jax.jit(experiment.sample, static_argnums=2)(state, KEY, 3))
     assert drawn.shape == (3, 8, 8, 1) and drawn.min() >= 0 and drawn.max() <= 1
     assert np.asarray(jax.jit(experiment.pictures["calls"])(state, KEY)).shape[-3:] == (7 * 9 * 4, 10 * 9 * 4, 1)
-
-
-@pytest.mark.slow
-def test_a_distillation_goes_on_where_it_was_stopped(tmp_path):
-    make = lambda: function("consistency_points")(width=8, blocks=1, levels=4, steps=100, distillation_steps=200)
-    every = Options(checkpoint_every=50, log_every=50, evaluate_every=200)
-    assert stopped_and_whole(make, tmp_path, every, 2) >= 2
-    assert {seal.stage for seal in seals(tmp_path / "parts")} >= {"student"}
 
 
 def toy():
