@@ -4,19 +4,27 @@ Paper:    Li et al., Your Diffusion Model is Secretly a Zero-Shot Classifier, 20
           Styner, Multiscale Score Matching for Out-of-Distribution Detection, 2021, arXiv:2010.13132; no number of both
           on these digits
 Command:  genjax train experiments/diffusion_classifier.py
-          genjax sweep experiments/diffusion_classifier.py held_out=0:10
+          genjax sweep experiments/diffusion_classifier.py held_out=0:6 --steps 3000 --times 16
 Cost:     62 s of a shared core, 56 s more compiling, 53 s evaluating
 Measured: digits, all labels, test (N=250, ema, step 8,000): 1.2 ± 0.7 % errors, 0.043 ± 0.029 nats, calibration error
           1.0 %; with random numbers of its own for each label 2.4 ± 1.0 % errors; -log p <= 144.7 ± 1.3 nats, which the
-          U-Net of diffusion_digits.py shows to be far from the best (97.5), 2026-11-28
+          U-Net of diffusion_digits.py shows to be far from the best (97.5), 2026-11-28; AUROC of a digit held out (six of
+          ten tried, ema, step 3,000, 177 to 183 anomalies against 220 to 230 others, standard errors at most 0.019):
+
+    digit            0     1     2     3     4     5    mean
+    bound          0.954 0.765 0.976 0.849 0.976 0.967  0.914
+    score_low      0.968 0.744 0.990 0.865 0.994 0.979  0.923
+    score_middle   0.990 0.844 0.992 0.919 0.993 0.984  0.954
+    score_high     0.992 0.911 0.984 0.898 0.986 0.977  0.958
+    nearest        0.999 0.967 0.999 0.987 0.998 0.993  0.991
 
 The label whose bound of log p(x | y) is the largest is the answer, all labels being even.  The bounds of all labels are
 estimated by the same times and noise, which cancel in their differences; `apart` says what becomes of the errors when
 each label has times and noise of its own.
 
 With a digit held out, AUROC of scores that are larger for what is less normal, by the model without a label: the upper
-bound of -log p(x), the norm of the score at three levels of noise, and, what they have to beat, the distance to the
-nearest training image.
+bound of -log p(x), the norm of the score at three levels of noise, and, what they have to beat and do not, the distance
+to the nearest training image.
 """
 
 import jax
