@@ -8,8 +8,8 @@ Command:  genjax train experiments/diffusion_classifier.py
 Cost:     62 s of a shared core, 56 s more compiling, 53 s evaluating
 Measured: digits, all labels, test (N=250, ema, step 8,000): 1.2 ± 0.7 % errors, 0.043 ± 0.029 nats, calibration error
           1.0 %; with random numbers of its own for each label 2.4 ± 1.0 % errors; -log p <= 144.7 ± 1.3 nats, which the
-          U-Net of diffusion_digits.py shows to be far from the best (97.5), 2026-11-28; AUROC of a digit held out (six of
-          ten tried, ema, step 3,000, 177 to 183 anomalies against 220 to 230 others, standard errors at most 0.019):
+          U-Net of diffusion_digits.py shows to be far from the best (97.5), 2026-11-28; AUROC of a digit held out (six
+          of ten tried, ema, step 3,000, 177 to 183 anomalies against 220 to 230 others, standard errors at most 0.019):
 
     digit            0     1     2     3     4     5    mean
     bound          0.954 0.765 0.976 0.849 0.976 0.967  0.914
