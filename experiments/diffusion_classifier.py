@@ -20,7 +20,7 @@ Measured: digits, all labels, test (N=250, ema, step 8,000): 1.2 ± 0.7 % errors
 
 The label whose bound of log p(x | y) is the largest is the answer, all labels being even.  The bounds of all labels are
 estimated by the same times and noise, which cancel in their differences; `apart` says what becomes of the errors when
-each label has times and noise of its own.
+each label has times and noise of its own: with 16 times, without zeros, 20.5 ± 2.7 % in place of 1.8 ± 0.9.
 
 With a digit held out, AUROC of scores that are larger for what is less normal, by the model without a label: the upper
 bound of -log p(x), the norm of the score at three levels of noise, and, what they have to beat and do not, the distance
