@@ -16,7 +16,7 @@ from genjax.distributions import kl_normal_standard, sample_normal
 from genjax.types import State
 
 
-def experiment(learning_rate: float = 1e-3, steps: int = 300, width: int = 256) -> Experiment:
+def experiment(learning_rate: float = 1e-3, steps: int = 150, width: int = 256) -> Experiment:
     """One hidden layer each way.
 
     Args:

@@ -19,6 +19,7 @@ from genjax.errors import BadInput
 from genjax.evaluate import evaluator
 from genjax.experiment import check_experiment
 from genjax.fields import load
+from genjax.report import draw, save_png
 from genjax.report.wav import wav_file
 
 KEY, T = jax.random.key(0), 1_024
@@ -180,5 +181,6 @@ def test_from_the_command_line(folder, tmp_path, capsys):
     assert "allowed: 0 to 9" in capsys.readouterr().err
     assert main(["sample", run, "--out", str(tmp_path / "a.png")]) == 2
     assert ".wav or .npz" in capsys.readouterr().err
-    assert main(["edit", run, "--image", str(tmp_path / "none.png")]) == 2
+    save_png(tmp_path / "picture.png", draw(np.zeros((1, 8, 8, 1))))
+    assert main(["edit", run, "--image", str(tmp_path / "picture.png")]) == 2
     assert "draws no pictures" in capsys.readouterr().err

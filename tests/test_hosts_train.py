@@ -24,7 +24,7 @@ from genjax.checkpoint import seals
 from genjax.saved import open_run
 
 HERE = Path(__file__).parent
-STEPS, EVERY = 300, 100
+STEPS, EVERY = 150, 50
 INTERVALS = ("--checkpoint-every", str(EVERY), "--log-every", str(EVERY), "--evaluate-every", str(STEPS))
 
 pytestmark = pytest.mark.slow
@@ -110,7 +110,7 @@ def test_one_is_killed_and_eight_devices_go_on(victim, truth, tmp_path):
     assert EVERY <= reached < STEPS, "it was over before it was killed"
     ((code, said),) = finish(start(workdir, devices=8))
     assert code == 0 and "8 x cpu" in said, said
-    assert trained_steps(workdir) == [100, 200, 300]
+    assert trained_steps(workdir) == [EVERY, 2 * EVERY, STEPS]
     state = final_state(workdir)
     assert int(state.step) == STEPS and largest_gap(state, truth) < 1e-5
 

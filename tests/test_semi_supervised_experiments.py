@@ -45,7 +45,6 @@ def test_only_the_chosen_labels_are_in_what_training_reads(file):
 
 
 TINY = {
-    "m2": {"labels": 50, "latents": 2, "width": 8, "steps": 12, "batch_size": 10},
     "feature_matching_gan": {"labels": 50, "latents": 4, "steps": 12, "batch_size": 10},
 }
 
