@@ -135,6 +135,9 @@ def test_the_most_telling_number_of_a_run_is_taken():
     assert likelihood_of([{**bound, "name": "validation/nll"}]) is None
     assert likelihood_of([{**bound, "unit": "bits/dim"}]) is None
     assert likelihood_of([{**line, "kind": "exact log Z"}]) is None
+    assert likelihood_of([{**line, "kind": "estimate, by Bayes' rule from bounds of log p(x | label)"}]) is None
+    there, back = ({**line, "value": v, "kind": f"estimate of -log p(x), {v}"} for v in (80.0, 81.0))
+    assert likelihood_of([there, back]).value == likelihood_of([back, there]).value == 81.0
     flipped = likelihood_of([{**line, "value": -140.0, "kind": "exact log p(x)"}])
     assert (flipped.value, flipped.sort) == (140.0, "exact")
     assert likelihood_of([{**line, "value": -140.0, "kind": "lower bound of log p(x)"}]).sort == "upper bound"

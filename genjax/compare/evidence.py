@@ -25,7 +25,7 @@ from genjax.report.layout import measured
 SORTS = ("exact", "upper bound", "lower bound", "estimate")
 FLIPPED = {"upper bound": "lower bound", "lower bound": "upper bound"}  # from log p to -log p
 DEVIATIONS = 2.0
-ABOUT, UNIT = re.compile(r"(-)?log p\((x[^)]*)\)"), re.compile(r"(nats)|(nats|bits)/(?!dim\b)(\w+)")
+ABOUT, UNIT = re.compile(r"[^,]*?(-)?log p\((x[^)]*)\)"), re.compile(r"(nats)|(nats|bits)/(?!dim\b)(\w+)")
 
 
 class Likelihood(NamedTuple):
@@ -48,16 +48,16 @@ def likelihood_of(lines: Sequence[Mapping[str, Any]]) -> Likelihood | None:
       lines: of results.json: each {"name": "test/...", "value", "standard_error", "unit", "kind", ...}.
 
     Returns:
-      An exact number where there is one, else the lowest upper bound, else the lowest estimate, else the highest lower
-      bound, of -log p(x) before -log p(x | c), of whole examples before frames or letters; None where no line tells of
-      either in nats, or in bits a letter.
+      An exact number where there is one, else the lowest upper bound, else the highest estimate (of walks there
+      and back the one that flatters less), else the highest lower bound, of -log p(x) before -log p(x | c), of whole
+      examples before frames or letters; None where no line tells of either in nats, or in bits a letter.
 
     >>> line = {"name": "test/nll", "value": 80.0, "standard_error": 0.5, "unit": "nats", "kind": "exact -log p(x)"}
     >>> likelihood_of([line, {**line, "value": 79.0, "kind": "estimate of -log p(x)"}]).value
     80.0
     """
     found = [read._replace(bits=_beside(line, lines)) for line in lines if (read := _read(line)) is not None]
-    cost = lambda one: -one.value if one.sort == "lower bound" else one.value
+    cost = lambda one: -one.value if one.sort in ("lower bound", "estimate") else one.value
     order = ("exact", "upper bound", "estimate", "lower bound")
     return min(
         found, key=lambda one: (one.of != "x", order.index(one.sort), one.unit != "nats", cost(one)), default=None
@@ -134,7 +134,7 @@ def not_dominated(scores: Mapping[str, Sequence[float]]) -> list[str]:
 
 def _read(line: Mapping[str, Any]) -> Likelihood | None:
     kind, value, error = str(line.get("kind", "")), _finite(line.get("value")), _finite(line.get("standard_error"))
-    about, unit = ABOUT.search(kind), UNIT.fullmatch(str(line.get("unit")))
+    about, unit = ABOUT.match(kind), UNIT.fullmatch(str(line.get("unit")))
     sort = next((sort for sort in SORTS if kind.startswith(sort)), None)
     name = str(line.get("name", ""))
     if not about or not sort or not name.startswith("test") or not unit or value is None:
