@@ -37,5 +37,5 @@ def test_numbers_do_not_drift(short):
 @pytest.mark.parametrize("name", CHEAP)
 def test_a_tenth_more_of_the_learning_rate_is_seen(name):
     signature = inspect.signature(load(ROOT / "experiments" / f"{name}.py").function)
-    rate = signature.parameters["learning_rate"].default
+    rate = NAMED[name].fields.get("learning_rate", signature.parameters["learning_rate"].default)
     assert not within(NAMED[name], number(NAMED[name], learning_rate=1.1 * rate))
