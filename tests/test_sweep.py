@@ -128,6 +128,7 @@ def test_draws_of_labels_are_repetitions_and_words_are_not():
         ({"method": "b"}, 4.0, 1),
     ]
     assert len(over_draws([row(1.0, choice="left"), row(2.0, choice="right")])) == 2
+    assert len(over_draws([row(1.0, choice=False), row(2.0, choice=True)])) == 2
 
 
 def test_higher_is_better_where_the_quantity_says_so():

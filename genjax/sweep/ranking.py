@@ -103,7 +103,7 @@ def _why(row: Row) -> str:
 
 
 def _setting(row: Row) -> dict[str, Any]:
-    return {k: value for k, value in row["fields"].items() if k not in REPEATED or not isinstance(value, int)}
+    return {k: value for k, value in row["fields"].items() if k not in REPEATED or type(value) is not int}
 
 
 def _mean(group: Sequence[Row]) -> Row:
