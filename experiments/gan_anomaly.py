@@ -41,8 +41,6 @@ from genjax.data import batches, digits
 from genjax.losses.games import relativistic_game
 from genjax.metrics.anomaly import placements
 
-D = 64
-
 
 def experiment(
     held_out: int = 8,
