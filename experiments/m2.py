@@ -12,7 +12,8 @@ Measured: digits, 100 labels, test (N=250, ema, step 3,000), mean ± deviation o
     loss = -L(x, y) of labelled, -sum_y q(y | x) [L(x, y) - log q(y | x)] of unlabelled images, - a log q(y | x)
 
 The classifier is q(y | x); `bayes` says how often the generative model itself is wrong, whose answer is the y of the
-largest bound of log p(x, y).
+largest bound of log p(x, y), from one draw of z a label.  More draws answer alike: 22.0 to 24.0 % by one each, 22.4 by
+the mean of 100 (choice 1, N=250, ema, step 3,000, 2026-11-28).
 """
 
 from typing import Literal
