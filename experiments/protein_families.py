@@ -12,9 +12,9 @@ Measured: test, bits/residue (N=119, ema, 2026-11-28): unigram 4.109 ± 0.011, p
 
 The file `proteins.fasta` is DB.fasta of MMseqs2's examples, https://github.com/soedinglab/MMseqs2 (Debian's package
 mmseqs2-examples): 20,000 UniProt sequences.  A row is what stands around the first loop that binds phosphates (Walker's
-motif A), 64 residues without gaps; rows that are 80 % alike are left out, so that no held-out row has a near relative
-among those trained on.  597 rows are left, 418 of them to train on: a small family, and of what is trained the best
-look is kept.
+motif A), 64 residues without gaps; of rows that are 80 % alike one is kept, so that no held-out row shares as much
+with one that was trained on.  597 rows are left, 418 of them to train on: a small family, and of what is trained the
+best look is kept.
 
 Frequencies have closed forms.  All that is trained begins at the profile.  The kinds differ: the RBM's log Z is a sum
 over the states of up to 25 hidden units, so that its number is exact; estimates by annealing there and back stand

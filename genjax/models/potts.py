@@ -1,7 +1,8 @@
 r"""A Potts RBM of aligned sequences: columns that depend on each other through binary hidden units.
 
-It begins at a profile of the columns, and is seen from it and from hidden units of 1/2 (the offsets of rbm.py): what it
-learns is how columns depend on each other.  Offsets that stay leave it to the optimizer's average of parameters.
+It begins at a profile of the columns: what it learns is how they depend on each other.  The offsets of rbm.py are that
+profile and, of the hidden units, 1/2.  They stay, so that parameters of different updates mean the same and may be
+averaged.
 
     log p(x) = -F(x) - log Z
 
@@ -47,7 +48,7 @@ def potts(log_p: Array, hidden: int, k: int, chains: int, betas: int) -> Anneale
     """A Potts RBM, by persistent contrastive divergence.
 
     Args:
-      log_p: [L, K] nats, the profile at which it begins, from which it is seen, and where annealing starts.
+      log_p: [L, K] nats, the profile at which it begins, its offsets, and where annealing starts.
       hidden: units; up to 25 its log Z is enumerated, and `nats` are exact.
       k: Gibbs steps of an update.
       chains: how many live on from update to update.

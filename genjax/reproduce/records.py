@@ -154,7 +154,7 @@ def _line(row: Row, run: Path, config: Mapping[str, Any], told: Mapping[str, Any
             f"{one[0]}, in {one[1]}" for one in ((line.get("data"), line.get("unit")), (target.data, target.unit))
         )
         named = isinstance(config["experiment"]["fields"].get("data"), str)
-        remedy = f"a file names its set: call it {target.data}" if named else "numbers of one set alone"
+        remedy = f"a set has the name of its file: call it {target.data}" if named else "numbers of one set alone"
         raise BadInput(f"{run} was measured on {own}", f"row {target.row} is of {wanted}", remedy)
     return line
 
