@@ -184,12 +184,19 @@ def test_what_the_network_says_beats_each_pixel_by_itself():
     assert float(of_denoised(PROCESS, lambda z, t: z, VALUES)(x, x).max()) < 1e-6
 
 
+def test_what_is_no_level_has_no_likelihood():
+    """It would get that of the level next to it."""
+    x, f = jnp.full((1, 4), -1.0), of_denoised(CUT, exactly(None), VALUES)
+    assert np.isfinite(f(x, x)).all() and np.isinf(f(x.at[0, 2].set(-1.1), x)).all()
+
+
 @pytest.mark.parametrize("grid", [GRID[1:], GRID[::-1], [2.0, 1.0]])
 def test_grids_that_are_refused(grid):
     with pytest.raises(BadInput, match="allowed"):
         diffusion_chain(PROCESS, exactly, VALUES, np.asarray(grid), (4,))
-    with pytest.raises(BadInput, match="at least two"):
-        diffusion_chain(PROCESS, exactly, VALUES[:1], GRID, (4,))
+    for values, said in ((VALUES[:1], "at least two"), (VALUES[[0, 1, 0]], "different")):
+        with pytest.raises(BadInput, match=said):
+            diffusion_chain(PROCESS, exactly, values, GRID, (4,))
 
 
 # --- planted bugs ----------------------------------------------------------------------------------------------------
@@ -275,11 +282,9 @@ def test_a_layer_that_is_not_returned_is_caught(monkeypatch):
 
 def test_layers_returned_in_the_wrong_order_are_caught(monkeypatch):
     words = encode(CHAIN, weights(), rows(30)).words
-    exact = bits_back_chain._down
-    monkeypatch.setattr(bits_back_chain, "_told", lambda z: lambda given: z[given.layer][::-1])
-    caught(words)
-    monkeypatch.undo()
-    assert bits_back_chain._down is exact
+    with monkeypatch.context() as context:
+        context.setattr(bits_back_chain, "_told", lambda z: lambda given: z[given.layer][::-1])
+        caught(words)
     decode(CHAIN, weights(), words, (30, WIDTH))
 
 

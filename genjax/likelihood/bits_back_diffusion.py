@@ -27,10 +27,9 @@ import numpy as np
 
 from genjax.corruption.gaussian import Process, between
 from genjax.corruption.predictions import Denoise
-from genjax.distributions import event_sum
 from genjax.errors import BadInput
 from genjax.likelihood.bits_back_chain import Chain, Layer, Normal, State
-from genjax.likelihood.diffusion import Reconstruction
+from genjax.likelihood.diffusion import Reconstruction, least_distance, of_logits
 from genjax.samplers.grids import path
 from genjax.types import Array, Params
 
@@ -44,10 +43,10 @@ def of_denoised(process: Process, denoise: Denoise, values: Array) -> Reconstruc
       values: [L] what the levels are in the data's scale, such as linspace(-1, 1, 256).
 
     Returns:
-      Reconstruction, of data that are levels.
+      Reconstruction; infinite where a pixel of x is none of the levels.
 
     Raises:
-      BadInput: fewer than two levels.
+      BadInput: fewer than two levels, or two that are alike.
 
     Source: Ho, Jain and Abbeel, 2020, eq. 13.
 
@@ -56,14 +55,12 @@ def of_denoised(process: Process, denoise: Denoise, values: Array) -> Reconstruc
     >>> [round(float(unsure(x, jnp.ones((1, 1)))[0]), 4) for x in (jnp.ones((1, 1)), -jnp.ones((1, 1)))]
     [0.1269, 2.1269]
     """
-    values = _check_values(values)
 
-    def neg_log_prob(x: jax.Array, z: jax.Array) -> jax.Array:
-        logits = _level_logits(process, process.first, denoise(z, jnp.full(len(z), process.first, z.dtype)), values)
-        level = jnp.argmin(jnp.abs(x[..., None] - values.reshape((1,) * x.ndim + (-1,))), axis=-1)
-        return -event_sum(jnp.take_along_axis(jax.nn.log_softmax(logits), level[..., None], axis=-1)[..., 0])
+    def logits(z: jax.Array) -> jax.Array:
+        x = denoise(z, jnp.full(len(z), process.first, z.dtype))
+        return _level_logits(process, process.first, x, jnp.asarray(values, jnp.float32))
 
-    return neg_log_prob
+    return of_logits(values, logits)
 
 
 def diffusion_chain(
@@ -88,7 +85,7 @@ def diffusion_chain(
       Chain of T + 1 layers; a row costs T + 1 calls of the network on either side.
 
     Raises:
-      BadInput: fewer than two levels; a grid that does not fall from the last time.
+      BadInput: fewer than two levels, or two that are alike; a grid that does not fall from the last time.
 
     Source: Kingma et al., 2021, section 5.3.
 
@@ -98,7 +95,8 @@ def diffusion_chain(
     >>> found.symbols, [layer.latents for layer in found.layers]
     (3, [4, 4, 4])
     """
-    values, grid = _check_values(values), path(process, grid)["t"]
+    least_distance(values)
+    values, grid = jnp.asarray(values, jnp.float32), path(process, grid)["t"]
     if not np.isclose(grid[0], process.last, rtol=1e-9):
         raise BadInput(f"a chain from t = {grid[0]}", f"allowed: times that fall from {process.last}")
     keep, model_pull, data_pull, log_var = (jnp.asarray(part, jnp.float32) for part in _plan(process, grid))
@@ -134,10 +132,3 @@ def _plan(process: Process, grid: np.ndarray) -> tuple[np.ndarray, ...]:
 def _level_logits(process: Process, t: float, x: jax.Array, values: jax.Array) -> jax.Array:
     spread = process.sigma(np.array(t)) / process.alpha(np.array(t))
     return -0.5 * ((x[..., None] - values.reshape((1,) * x.ndim + (-1,))) / jnp.asarray(spread, x.dtype)) ** 2
-
-
-def _check_values(values: Array) -> jax.Array:
-    values = jnp.asarray(values, jnp.float32)
-    if values.ndim != 1 or len(values) < 2:
-        raise BadInput(f"levels of shape {list(values.shape)}", "allowed: [L] values of grey levels, at least two")
-    return values

@@ -173,8 +173,7 @@ def of_levels(process: Process, values: Array) -> Reconstruction:
       values: [L] what the levels are in the data's scale, such as linspace(-1, 1, 256), no two alike.
 
     Returns:
-      Reconstruction; infinite where a pixel of x is none of the levels, to a twentieth of their least distance, because
-      the model gives no probability to anything between them.
+      Reconstruction; infinite where a pixel of x is none of the levels, to a twentieth of their least distance.
 
     Raises:
       BadInput: fewer than two levels, or two that are alike.
@@ -186,22 +185,62 @@ def of_levels(process: Process, values: Array) -> Reconstruction:
     >>> [round(float(unsure(x, jnp.ones((1, 1)))[0]), 4) for x in (jnp.ones((1, 1)), -jnp.ones((1, 1)))]
     [0.1269, 2.1269]
     """
-    host, values = np.asarray(values, np.float64), jnp.asarray(values)
-    if values.ndim != 1 or len(values) < 2:
-        raise BadInput(f"levels of shape {list(values.shape)}", "allowed: [L] values of grey levels, at least two")
-    slack = 0.05 * float(np.diff(np.sort(host)).min())
-    if not slack > 0:
-        raise BadInput("two grey levels of one value, or none", "allowed: [L] different values")
+
+    def logits(z: jax.Array) -> jax.Array:
+        alpha, sigma = (jnp.asarray(part, z.dtype) for part in _first(process))
+        return -0.5 * ((z[..., None] - alpha * jnp.reshape(jnp.asarray(values), (1,) * z.ndim + (-1,))) / sigma) ** 2
+
+    return of_logits(values, logits)
+
+
+def of_logits(values: Array, logits: Callable[[jax.Array], jax.Array]) -> Reconstruction:
+    """-log p(x | z_first) of grey levels, each pixel by the softmax of what is said of its levels.
+
+    Args:
+      values: [L] as of `of_levels`.
+      logits: z_first [B, ...] -> [B, ..., L].
+
+    Returns:
+      Reconstruction; infinite as that of `of_levels`: between the levels the model has no probability.
+
+    Raises:
+      BadInput: as `least_distance`.
+
+    >>> even = of_logits(jnp.array([-1.0, 1.0]), lambda z: jnp.zeros((*z.shape, 2)))
+    >>> [round(float(even(jnp.full((1, 1), x), jnp.zeros((1, 1)))[0]), 4) for x in (1.0, 0.5)]
+    [0.6931, inf]
+    """
+    slack, values = 0.05 * least_distance(values), jnp.asarray(values)
 
     def neg_log_prob(x: jax.Array, z: jax.Array) -> jax.Array:
-        alpha, sigma = (jnp.asarray(part, z.dtype) for part in _first(process))
-        spread = jnp.reshape(values, (1,) * z.ndim + (-1,))
-        logits = -0.5 * ((z[..., None] - alpha * spread) / sigma) ** 2
-        level = jnp.argmin(jnp.abs(x[..., None] - spread), axis=-1)
-        log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), level[..., None], axis=-1)[..., 0]
+        level = jnp.argmin(jnp.abs(x[..., None] - jnp.reshape(values, (1,) * x.ndim + (-1,))), axis=-1)
+        log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits(z)), level[..., None], axis=-1)[..., 0]
         return -event_sum(jnp.where(jnp.abs(x - values[level]) <= slack, log_prob, -jnp.inf))
 
     return neg_log_prob
+
+
+def least_distance(values: Array) -> float:
+    """Of grey levels that are next to each other.
+
+    Args:
+      values: [L] what the levels are in the data's scale.
+
+    Returns:
+      Above 0.
+
+    Raises:
+      BadInput: fewer than two levels, or two that are alike.
+
+    >>> least_distance([1.0, -1.0, 0.5])
+    0.5
+    """
+    host = np.sort(np.atleast_1d(np.asarray(values, np.float64)))
+    if host.ndim != 1 or len(host) < 2:
+        raise BadInput(f"levels of shape {list(np.shape(values))}", "allowed: [L] values of grey levels, at least two")
+    if not (least := float(np.diff(host).min())) > 0:
+        raise BadInput("two grey levels of one value, or none", "allowed: [L] different values")
+    return least
 
 
 def of_reals(process: Process) -> Reconstruction:
