@@ -10,7 +10,7 @@ from genjax.corruption import schedules
 from genjax.corruption.gaussian import point
 from genjax.errors import BadInput
 from genjax.samplers import diffusion, grids, guidance, restoring
-from genjax.samplers.ddim import ancestral, ddim
+from genjax.samplers.ddim import ancestral, ddim, dpm_solver_2m
 from genjax.samplers.ode import heun
 
 KEY = jax.random.key(0)
@@ -234,6 +234,18 @@ def test_a_noisy_picture_is_freed_of_its_noise():
     rejects(check_cleaned, again)
     larger = lambda p, d, s, g, k, y, w: restoring.cleaned(p, d, s, g, k, y / p.alpha(np.float64(0.295)), w)
     rejects(check_cleaned, larger)  # y itself for z_t
+
+
+def test_a_deviation_of_a_time_of_the_grid_begins_there():
+    """Or next to it: a first step of next to no length is none from which 2M could draw a line."""
+    grid, y = grids.uniform(COSINE, 12), jnp.array([[1.0, -0.5], [0.3, 2.0]])
+    for k in (3, 9):
+        alpha, sigma = COSINE.alpha(grid[k]), COSINE.sigma(grid[k])
+        z = jnp.float32(alpha) * y
+        wanted = diffusion.sample_from(COSINE, joint(COSINE), dpm_solver_2m(), grid[k:], KEY, z)
+        for near in (1.0, 1 + 1e-6):
+            found = restoring.cleaned(COSINE, joint(COSINE), dpm_solver_2m(), grid, KEY, y, near * sigma / alpha)
+            np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def check_walked(walk):

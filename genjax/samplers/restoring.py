@@ -167,7 +167,7 @@ def cleaned(
             f"allowed: from {noise[-1]:.4g} to {noise[0]:.4g} in the data's units, which the model knows",
         )
     start = times_of(process, np.array([-2.0 * np.log(deviation)]))
-    kept, y = np.append(start, grid[grid < start[0]]), upcast(noisy)
+    kept, y = np.append(start, grid[noise < 0.999 * deviation]), upcast(noisy)  # 2M extrapolates from the first step
     return sample_from(process, denoise, solver, kept, key, jnp.asarray(process.alpha(start[0]), y.dtype) * y)
 
 
