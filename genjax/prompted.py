@@ -14,7 +14,7 @@ from genjax.experiment import Text
 from genjax.explaining import explained
 from genjax.samplers.choosing import draw, repetition_penalty, temperature, top_k, top_p
 from genjax.samplers.decode import Choose, stream
-from genjax.saved import SampleOptions, open_run
+from genjax.saved import SampleOptions, of_width, open_run
 from genjax.types import Key, Params
 
 Tokens = Sequence[int] | np.ndarray
@@ -32,7 +32,7 @@ def prompt_run(path: str, options: SampleOptions) -> int:
 
     Raises:
       BadInput: a setting out of its range, a model that reads no text, a prompt that is empty, too long, or holds what
-        the model does not know.
+        the model does not know; a width of averages that the run did not keep.
     """
     for name in ("sampler", "steps", "guidance", "label"):
         if getattr(options, name) is not None:
@@ -52,7 +52,8 @@ def prompt_run(path: str, options: SampleOptions) -> int:
     told = f"step {run.step:,}, {n} text{'s' * (n > 1)}, at most {options.tokens:,} tokens after {len(prompt):,}"
     print(told, file=sys.stderr)
     key, prompts = run.sampling, np.tile(prompt, (n, 1))
-    params = averaged_state(run.state).params
+    state = run.state if options.width is None else of_width(run.state, options.width)
+    params = averaged_state(state).params
     pieces = going_on(text, params, prompts, key, options.tokens, _choose(options))
     parts = written(text, prompt, (piece[0] for piece in pieces)) if n == 1 else _whole(text, prompt, pieces)
     for part in _told(parts):

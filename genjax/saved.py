@@ -168,7 +168,7 @@ def of_width(state: State, width: float) -> State:
 
 def _measured(run: Opened, widths: tuple[float, ...], config: Any) -> list[dict[str, Any]]:
     """The result lines of a run's last stage: of its own average, or of each width's."""
-    states = {f"average of width {width:g}": of_width(run.state, width) for width in widths} or {"": run.state}
+    states = {f"average of width {width}": of_width(run.state, width) for width in widths} or {"": run.state}
     found: dict[str, dict[str, Measured]] = {weights: {} for weights in states}
     own = evaluations_of(run.experiment, len(run.experiment.stages) - 1)
     for number, (name, evaluation) in enumerate(sorted(run.experiment.evaluations.items())):

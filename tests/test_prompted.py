@@ -183,6 +183,7 @@ BAD = {
     "p = 0": (("--prompt", "a", "--top-p", 0), ("--top-p 0", "up to 1")),
     "p = 2": (("--prompt", "a", "--top-p", 2), ("--top-p 2", "up to 1")),
     "no penalty": (("--prompt", "a", "--repetition-penalty", 0), ("--repetition-penalty 0", "above 0")),
+    "a width of no averages": (("--prompt", "a", "--width", 0.1), ("0 `power_averages`",)),
     "a file": (("--prompt", "a", "--out", "a.txt"), ("--out a.txt", "standard output")),
     "no prompt": (("--tokens", 5), ("--tokens 5 without --prompt",)),
     "a temperature of nothing": (("--temperature", 0.5), ("--temperature 0.5 without --prompt",)),
