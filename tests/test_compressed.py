@@ -1,6 +1,7 @@
 """`genjax compress` and `decompress`: files come back from four kinds of models, and nothing else is ever written."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ from PIL import Image
 from genjax.cli import main
 from genjax.compress import command as compressed
 from genjax.compress.archive import pack, unpack
+from genjax.experiment import Coding
+from genjax.likelihood.coding import Autoregression
+from genjax.likelihood.coding_models import full_pass
 
 PICTURES = '''
 import jax.numpy as jnp
@@ -245,6 +249,18 @@ def test_a_run_that_went_on_is_another_model(runs, tmp_path, capsys):
     refused(["decompress", archive, "--run", str(tmp_path / "more"), "--out", str(tmp_path / "x")], capsys, "step 4")
     step = ["--step", "2"]
     assert main(["decompress", archive, "--run", str(tmp_path / "more"), "--out", str(tmp_path / "x"), *step]) == 0
+
+
+def test_positions_at_once_make_another_model():
+    """Also where the first probabilities are the same, those of one pass; one at once is what older archives name."""
+
+    def digest(model):
+        experiment = SimpleNamespace(coding=Coding(model, (3, 4, 1)), text=None)
+        return compressed._digest(SimpleNamespace(experiment=experiment), np.zeros(2))
+
+    models = [full_pass(lambda params, x: x, 5, range(12), 0, at_once) for at_once in (1, 9, 10)]
+    assert len({digest(model) for model in models}) == 3
+    assert digest(models[0]) == digest(Autoregression(5, None, None))
 
 
 @pytest.mark.parametrize("kind", ["ordered", "latent", "chain"])

@@ -238,6 +238,8 @@ def _digest(opened: Opened, params: Params) -> str:
     told, text = opened.experiment.coding, opened.experiment.text
     assert told is not None
     plain = {name: value for name, value in told.model._asdict().items() if isinstance(value, int)}
+    if plain.get("at_once") == 1:
+        del plain["at_once"]  # archives are older than it
     order, context = [int(i) for i in told.order], text.context if text else 0
     layers = [layer.latents for layer in told.model.layers] if isinstance(told.model, Chain) else []
     way = [type(told.model).__name__, plain, list(told.shape), order, told.first, context, *layers]

@@ -46,6 +46,7 @@ class Autoregression(NamedTuple):
     symbols: int  # V
     start: Callable[[Params, int], Carry]  # (parameters, rows) -> what is known before the first symbol
     step: Step  # (parameters, carry, x_{t-1} [B], t) -> (logits of x_t [B, V], carry); at t = 0 x_{t-1} is 0
+    at_once: int = 1  # positions that one pass serves; `step` knows, this is for those who ask the model
 
 
 class Coded(NamedTuple):

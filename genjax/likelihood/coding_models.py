@@ -74,7 +74,7 @@ def full_pass(
         found = lax.cond(t % at_once == 0, lambda: logits(params, x).astype(jnp.float32), lambda: carry[1])
         return jnp.take(found, places[t], axis=1), (x, found)
 
-    return Autoregression(symbols, start, step)
+    return Autoregression(symbols, start, step, at_once)
 
 
 def cached(decoder: Callable[[Params], Decoder], symbols: int, context: int, first: int = 0) -> Autoregression:
