@@ -24,7 +24,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, averaged, ema, minimize
+from genjax import (
+    BadInput,
+    Count,
+    Evaluation,
+    Experiment,
+    Fraction,
+    Out,
+    Positive,
+    Quantity,
+    Stage,
+    averaged,
+    ema,
+    minimize,
+)
 from genjax.corruption.predictions import denoiser, preconditioned
 from genjax.corruption.schedules import cosine
 from genjax.corruption.times import uniform_times
@@ -72,7 +85,7 @@ def experiment(
       features: a run of classifier_mnist.py of these digits; empty: distances are those of pixels.
       width: of both perceptrons.
       blocks: residual blocks.
-      levels: times of the grid that the student is distilled on.
+      levels: times of the grid that the student is distilled on, at least 5: it is asked at four of them.
       decay: of the target network.
       huber: c of the pseudo-Huber distance.
       learning_rate: Adam's for the teacher; it falls to zero along a cosine.
@@ -82,6 +95,8 @@ def experiment(
       distillation_steps: updates of the student.
       batch_size: digits in a batch.
     """
+    if levels <= CALLS[-1]:  # of fewer, calls would fall on one time
+        raise BadInput(f"levels = {levels}", f"allowed: whole numbers from {CALLS[-1] + 1}")
     data, net, prediction = digits(), PointDenoiser(width, blocks, CLASSES), preconditioned(DEVIATION)
     judge = classifier_features(features, data.name) if features else pixels()
     grid, distance = uniform(FORWARD, levels), pseudo_huber(huber)

@@ -15,6 +15,7 @@ import genjax.data
 from genjax import parallel
 from genjax.data import Split, make_dataset, scaled
 from genjax.denoised import sample_function
+from genjax.errors import BadInput
 from genjax.evaluate import averaged_state, evaluator
 from genjax.fields import load
 from genjax.power_averages import exponent, reconstructed
@@ -114,6 +115,8 @@ def test_averages_of_a_trained_network_are_those_of_the_path_it_took():
 def test_consistency_digits_in_two_stages():
     """The student begins as its teacher's average; distances are those of what is drawn, in pixels without a judge."""
     sizes = {"width": 16, "blocks": 1, "levels": 6, "batch_size": 32, "average": 0.9}
+    with pytest.raises(BadInput, match="levels = 4"):
+        function("consistency_digits")(levels=4)
     experiment = function("consistency_digits")(**sizes, steps=60, distillation_steps=60)
     _, begun, done = both_stages(experiment)
     jax.tree.map(np.testing.assert_array_equal, done.carry["teacher"], begun.params)
