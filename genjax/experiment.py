@@ -61,9 +61,7 @@ class Denoising(NamedTuple):
 class Coding(NamedTuple):
     """How a model codes its data without loss: what `genjax compress` and `decompress` need."""
 
-    model: (
-        Autoregression | Autoencoder | Ensemble | Chain
-    )  # of rows of symbols: grey levels 0 .. L-1, or the tokens of `text`
+    model: Autoregression | Autoencoder | Ensemble | Chain  # of rows: grey levels 0 .. L-1, or tokens of `text`
     shape: tuple[int, ...] = ()  # (H, W, C) of a picture, whose numbers are a row of symbols; (): text
     order: Sequence[int] = ()  # the pixels in the order in which the model has them; (): row by row
     first: int = 0  # of text: the token that stands before it

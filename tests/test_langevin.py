@@ -44,7 +44,7 @@ def test_the_law_of_a_chain_in_a_normal_valley_is_the_known_one():
 def test_at_temperature_1_the_variance_is_too_large_by_what_the_step_costs():
     """Of N(0, v) the chain's variance at rest is v / (1 - s / 2v): 10/7 for s = 0.6, v = 1, and not 1."""
     end = run_chain(langevin(energy, 0.6), jnp.zeros((CHAINS, 2)), KEY, 60)
-    assert float(jnp.var(end[:, 0])) == pytest.approx(1 / 0.7, rel=0.05) and 1 / 0.7 > 1.05 * 1.05
+    assert float(jnp.var(end[:, 0])) == pytest.approx(1 / 0.7, rel=0.05)  # five deviations of 20,000 chains' variance
 
 
 LAW_MUTANTS = {
@@ -91,7 +91,7 @@ def check_taken(take):
     anew = starts[..., 0] < 0
     assert np.array_equal(starts, np.where(anew[..., None], np.asarray(FRESH)[None], np.asarray(BUFFER)[rows]))
     assert scipy.stats.binomtest(int(anew.sum()), anew.size, 0.25).pvalue > 1e-4
-    assert 0 < anew.sum(axis=1).min() + 1 <= anew.sum(axis=1).max() < 20  # chain by chain, not all at once
+    assert anew.sum(axis=1).min() < anew.sum(axis=1).max() < 20  # chain by chain, not all at once
 
 
 def drawn_twice(buffer, fresh, rate, key):

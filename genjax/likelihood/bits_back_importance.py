@@ -12,7 +12,7 @@ so that the stack grows by
 
 on average the bound of Burda, Grosse and Salakhutdinov, which falls from the ELBO's length towards -log p(x).  The
 receiver pops j, z_j and x, can then compute Q, pops the other latents, computes all weights, and pushes back j and
-z_1 .. z_S.  The price is S calls of the decoder on either side, and S times as many initial bits.
+z_1 .. z_S.  The price is S calls of the decoder, one more on the way back, and S times as many initial bits.
 
 The decoder network sees one z at a time, in both directions: among others in a batch its sums may be made in another
 order (`genjax.likelihood.coding`).
