@@ -56,7 +56,7 @@ SHORT = (
     Short("bits_back_mnist", 20, {"width": 8, "latents": 2, "batch_size": 20, "learning_rate": 0.05}),
     Short("classifier_mnist", 12, {"images": "digits", "features": 16, "learning_rate": 0.01, "batch_size": 20}),
     Short("conditional_vae", 20, {"samples": 5}, measure="test/neg_iwae"),
-    Short("consistency_digits", 20, {"width": 8, "blocks": 1, "levels": 4, "batch_size": 20, "learning_rate": 0.03}),
+    Short("consistency_digits", 20, {"width": 8, "blocks": 1, "levels": 5, "batch_size": 20, "learning_rate": 0.03}),
     Short("consistency_points", 20, {"width": 8, "blocks": 1, "levels": 4, "batch_size": 32, "learning_rate": 0.03}),
     Short("dbm_mnist", 20, {"hidden": 6, "deep": 5, "chains": 8, "batch_size": 20}, tolerance=0.01),
     Short("dbn_classifier", 20, {"widths": (6, 5), "batch_size": 20}, tolerance=0.01),
