@@ -12,7 +12,10 @@ the discrete decoder of DDPM.  It looks at all pixels, where Bayes' rule for eac
 one; so a grid of few steps may end where neighbouring levels still overlap, and spends no steps on noise that is finer
 than the levels are.
 
-The length is `stepwise_bound` of the process from t_T on, with `of_denoised`, on this grid.
+The length is nearly `stepwise_bound` of the process from t_T on, with `of_denoised`, on this grid.  A surprise costs no
+more than k bits a latent, which shortens it, and z of few places is told to the network as it never was, which adds: of
+4,000 rows of the tests' four pixels it was 2 to 4 % shorter with 6, 7, 8 and 10 bits, 4 % longer with 5, where one draw
+of the noise deviates by 0.9 %.
 
 Sources: Kingma, Salimans, Poole and Ho, Variational Diffusion Models, 2021, https://arxiv.org/abs/2107.00630, section
 5.3; Ho, Jain and Abbeel, 2020, https://arxiv.org/abs/2006.11239, eq. 13.
