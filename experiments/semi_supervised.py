@@ -14,6 +14,9 @@ Measured: digits, 100 labels, test (N=250, ema, step 1,500), mean ± deviation o
     mean_teacher     3.60 ± 1.10    0.19 ± 0.12           2.79 ± 1.20
     supervised       4.00 ± 0.75    0.18 ± 0.10           2.65 ± 0.78
 
+          MNIST, 100 labels, --images mnist --steps 3000, choices 1 to 3, supervised (N=10,000, ema), commit ee633df:
+          6.09 ± 0.64 %, 0.29 ± 0.03 nats, calibration error 3.1 ± 0.3 %; the other methods not yet
+
 FixMatch and pseudo-labels are better than the labels alone in each of the five choices; a mean teacher's 0.4 % is no
 evidence.
 
