@@ -67,7 +67,8 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def configuration(loaded: Loaded, values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """`config.json`: the experiment's file, fields and defaults, the command's options, the digest of the source."""
-    defaults = {f.name: f.default for f in loaded.fields if f.default is not inspect.Parameter.empty}
+    own = inspect.signature(loaded.function).parameters  # a run that is gone on with has its values for defaults
+    defaults = {f.name: own[f.name].default for f in loaded.fields if own[f.name].default is not inspect.Parameter.empty}
     experiment = {
         "file": str(loaded.path), "folder": str(loaded.folder), "name": loaded.name, "title": loaded.title,
         "fields": jsonable(values), "defaults": jsonable(defaults),

@@ -323,6 +323,8 @@ def test_no_steps(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "slow.py", "--workdir", "whole", *INTERVALS, "--steps", "100"]) == 0
     assert digests(Path("run"), 100) == digests(Path("whole"), 100)
     assert logged(Path("run")) == logged(Path("whole"))
+    told = [json.loads(Path(run, "config.json").read_text())["experiment"] for run in ("run", "whole")]
+    assert told[0]["defaults"] == told[1]["defaults"]  # the file's, not what the run had before it went on
 
 
 def test_the_cost_of_all_processes(truth: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
