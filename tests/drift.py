@@ -192,7 +192,7 @@ def write(names: Sequence[str] = ()) -> None:
     numbers = known() if NUMBERS.exists() else {}
     for short in SHORT:
         if not names or short.name in names:
-            numbers[short.name] = number(short)
+            numbers[short.name] = round(number(short), 6)
     ordered = {short.name: numbers[short.name] for short in SHORT if short.name in numbers}
     NUMBERS.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
 
