@@ -30,7 +30,7 @@ to the nearest training image.
 import jax
 import jax.numpy as jnp
 import optax
-from jem import parts
+from vae_anomaly import divided_if, told_apart
 
 from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, ema, minimize
 from genjax.corruption.predictions import denoiser, v
@@ -41,7 +41,7 @@ from genjax.likelihood.by_label import of_each_label
 from genjax.likelihood.diffusion import continuous_bound, of_levels
 from genjax.losses.couplings import drop_labels
 from genjax.losses.denoising import denoising_loss, v_error
-from genjax.metrics.anomaly import diffusion_score_norm, placements
+from genjax.metrics.anomaly import diffusion_score_norm, nearest_square
 from genjax.metrics.calibration import CLASSIFICATION, classification
 from genjax.models.conditional import check_labels
 from genjax.models.points import PointDenoiser
@@ -78,7 +78,7 @@ def experiment(
       batch_size: digits in a batch.
     """
     data, process = digits(), cosine(0.01, 0.995)
-    train, validation, test, anomalies = parts(data, held_out)
+    train, validation, test, anomalies = divided_if(data, held_out)
     classes = check_labels(data) - (held_out >= 0)
     net = PointDenoiser(width, blocks, classes)
     network = lambda params, label: lambda z, t: net.apply(params, z, 1000.0 * t, label)
@@ -110,17 +110,11 @@ def experiment(
         apart = classification(rows["own"], rows["label"])["error"]
         return {**told, "apart": apart, "bound": (float(e.mean()), float(e.std(ddof=1) / len(e) ** 0.5))}
 
-    def scores(params, x, key):
+    def scores(state, x, key):
+        params, x = state.params, scaled(x)
         by = {name: diffusion_score_norm(process, denoise(params, none(x)), t, x) for name, t in LOOKS.items()}
         seen = scaled(jnp.asarray(train.arrays["image"], jnp.float32) / (LEVELS - 1))
-        far = jnp.sum(x**2, axis=1)[:, None] - 2.0 * x @ seen.T + jnp.sum(seen**2, axis=1)[None]
-        return {"bound": bound(params, x, none(x), key), **by, "nearest": jnp.min(far, axis=1)}
-
-    def told_apart(state, batch, key):
-        others = test.prepare({"image": jnp.asarray(test.arrays["image"])}, key)["image"]
-        pairs = zip((others, batch["image"]), jax.random.split(key), strict=True)
-        normal, anomalous = (scores(state.params, scaled(x), own) for x, own in pairs)
-        return {name: placements(normal[name], anomalous[name]) for name in normal}
+        return {"bound": bound(params, x, none(x), key), **by, "nearest": nearest_square(seen, x)}
 
     def sample(state, key, n):  # one class after the other
         model = denoise(state.params, jnp.arange(n) % classes)
@@ -141,7 +135,7 @@ def experiment(
     if held_out >= 0:
         area = Quantity(f"digit {held_out} against {len(test.arrays['label'])} of the others", "AUROC", "higher")
         areas = dict.fromkeys(("bound", *LOOKS, "nearest"), area)
-        evaluations["auroc"] = Evaluation(told_apart, anomalies, 250, areas, final=True)
+        evaluations["auroc"] = Evaluation(told_apart(test, scores), anomalies, 250, areas, final=True)
     return Experiment(
         stages=[Stage("diffusion", minimize(loss, tx, init), batches(train, batch_size), steps, steps_per_call=50)],
         evaluations=evaluations,

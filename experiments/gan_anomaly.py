@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from gan_digits import Critic, Generator, pictures
-from vae_anomaly import divided
+from vae_anomaly import divided, told_apart
 
 from genjax import (
     Count,
@@ -39,7 +39,7 @@ from genjax import (
 )
 from genjax.data import batches, digits
 from genjax.losses.games import relativistic_game
-from genjax.metrics.anomaly import placements
+from genjax.metrics.anomaly import nearest_square
 
 
 def experiment(
@@ -79,15 +79,10 @@ def experiment(
             "generator": generator.init(keys[1], z_of(key, 1)),
         }
 
-    def scores(state, x):
+    def scores(state, x, key):
+        x = scaled(x)
         seen = scaled(jnp.asarray(train.arrays["image"], jnp.float32) / 16)
-        far = jnp.sum(x**2, axis=1)[:, None] - 2.0 * x @ seen.T + jnp.sum(seen**2, axis=1)[None]
-        return {"critic": -critic.apply(state.params["critic"], x), "nearest": jnp.min(far, axis=1)}
-
-    def told_apart(state, batch, key):
-        others = test.prepare({"image": jnp.asarray(test.arrays["image"])}, key)["image"]
-        normal, anomalous = (scores(state, scaled(x)) for x in (others, batch["image"]))
-        return {name: placements(normal[name], anomalous[name]) for name in normal}
+        return {"critic": -critic.apply(state.params["critic"], x), "nearest": nearest_square(seen, x)}
 
     def outputs(state, batch, key):
         of = lambda x: critic.apply(state.params["critic"], x)
@@ -106,7 +101,9 @@ def experiment(
         stages=[Stage("gan", alternate(players, init), batches(train, batch_size), steps, steps_per_call=50)],
         evaluations={
             "validation": Evaluation(outputs, validation, 250, said),
-            "auroc": Evaluation(told_apart, anomalies, 250, {"critic": area, "nearest": area}, final=True),
+            "auroc": Evaluation(
+                told_apart(test, scores), anomalies, 250, {"critic": area, "nearest": area}, final=True
+            ),
         },
         sample=lambda state, key, n: pictures(generator.apply(state.params["generator"], z_of(key, n))),
         data=f"{data.name} without {held_out}",

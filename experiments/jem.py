@@ -40,13 +40,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from vae_anomaly import divided
+from vae_anomaly import divided_if, told_apart
 
 from genjax import Count, Evaluation, Experiment, Fraction, NonNegative, Out, Positive, Quantity, Stage, ema, minimize
 from genjax.data import digits, fashion_mnist, few_labels, mnist, with_unlabelled
 from genjax.distributions import categorical_log_prob
 from genjax.losses.joint_energy import bounded_phases, joint_energy
-from genjax.metrics.anomaly import placements, score_norm
+from genjax.metrics.anomaly import score_norm
 from genjax.metrics.calibration import CLASSIFICATION, classification
 from genjax.models.blocks import MLP
 from genjax.models.conditional import check_labels
@@ -95,7 +95,7 @@ def experiment(
       batch_size: images in a batch, of both kinds; of fewer labels than that, all.
     """
     data = {"digits": digits, "mnist": mnist, "fashion": fashion_mnist}[images]()
-    train, validation, test, anomalies = parts(data, held_out)
+    train, validation, test, anomalies = divided_if(data, held_out)
     classes, shape = check_labels(data) - (held_out >= 0), train.arrays["image"].shape[1:]
     flat = lambda x: x.reshape(len(x), -1)
     net = nn.Sequential([MLP((width, width), nn.silu), nn.Dense(classes)])
@@ -128,14 +128,10 @@ def experiment(
         told = (float(e.mean()), float(e.std(ddof=1) / len(e) ** 0.5))
         return {**classification(rows["logits"], rows["label"]), "energy": told}
 
-    def scores(params, v):  # larger for what is less normal
+    def scores(state, x, key):
+        params, v = state.params, flat(scaled(x))
         sure = jnp.max(jax.nn.softmax(net.apply(params, v)), axis=1)
         return {"energy": energy(params, v), "slope": score_norm(lambda v: energy(params, v), v), "unsure": -sure}
-
-    def told_apart(state, batch, key):
-        others = test.prepare({"image": jnp.asarray(test.arrays["image"])}, key)["image"]
-        normal, anomalous = (scores(state.params, flat(scaled(x))) for x in (others, batch["image"]))
-        return {name: placements(normal[name], anomalous[name]) for name in normal}
 
     def sample(state, key, n):
         v = run_on(chain(state.params), state.carry, n, key, k)
@@ -154,22 +150,13 @@ def experiment(
     if held_out >= 0:
         area = Quantity(f"class {held_out} against {len(test.arrays['label'])} of the others", "AUROC", "higher")
         areas = dict.fromkeys(("energy", "slope", "unsure"), area)
-        evaluations["auroc"] = Evaluation(told_apart, anomalies, 250, areas, final=True)
+        evaluations["auroc"] = Evaluation(told_apart(test, scores), anomalies, 250, areas, final=True)
     return Experiment(
         stages=[Stage("jem", learner, with_unlabelled(train, known, batch_size), steps, steps_per_call=50)],
         evaluations=evaluations,
         sample=sample,
         data=data.name if held_out < 0 else f"{data.name} without {held_out}",
     )
-
-
-def parts(data, held_out):
-    """Train, validation and test, without one class if it is held out, and all rows of that class."""
-    if held_out == -1:
-        return data.train, data.validation, data.test, None
-    closed = lambda label: (label - (label > held_out)).astype(label.dtype)  # no gap in the numbers of the rest
-    *kept, anomalies = divided(data, held_out)
-    return *(s._replace(arrays={**s.arrays, "label": closed(s.arrays["label"])}) for s in kept), anomalies
 
 
 def scaled(x):

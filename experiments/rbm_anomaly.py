@@ -19,13 +19,12 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 import optax
-from vae_anomaly import divided
+from vae_anomaly import divided, told_apart
 
 from genjax import Count, Evaluation, Experiment, Fraction, Out, Positive, Quantity, Stage, adjusted, minimize
 from genjax.data import Split, batches, digits
 from genjax.distributions import bernoulli_log_prob, sample_bernoulli
 from genjax.losses.energy import phase_difference
-from genjax.metrics.anomaly import placements
 from genjax.models.centering import first_carry, followed, machine_of
 from genjax.models.observation import logit_of_mean
 from genjax.models.rbm import RBM, gibbs_step
@@ -77,11 +76,9 @@ def experiment(
         difference = phase_difference(at(state, params).free_energy, batch["image"], samples)
         return Out(difference, carry={**state.carry, "chains": samples})
 
-    def told_apart(state, batch, key):
-        others = bits(test.arrays, key)["image"]
-        alone = lambda v: -bernoulli_log_prob(v, jnp.broadcast_to(base, v.shape)).sum(axis=-1)
-        scores = {"free_energy": at(state).free_energy, "independent": alone}
-        return {name: placements(score(others), score(batch["image"])) for name, score in scores.items()}
+    def scores(state, v, key):
+        alone = -bernoulli_log_prob(v, jnp.broadcast_to(base, v.shape)).sum(axis=-1)
+        return {"free_energy": at(state).free_energy(v), "independent": alone}
 
     def sample(state, key, n):
         v = run_on(gibbs_step(at(state)), state.carry["chains"], n, key, 1_000)
@@ -94,7 +91,7 @@ def experiment(
     told = {"free_energy": area, "independent": area._replace(kind=f"{area.kind}, independent pixels")}
     return Experiment(
         stages=[Stage("rbm", learner, batches(train, batch_size), steps, steps_per_call=50)],
-        evaluations={"auroc": Evaluation(told_apart, anomalies, 250, told, final=True)},
+        evaluations={"auroc": Evaluation(told_apart(test, scores), anomalies, 250, told, final=True)},
         sample=sample,
         data=f"{data.name} without {held_out}",
     )

@@ -95,7 +95,8 @@ def experiment(
         out = loss(state.params, state, batch, key)
         return {"neg_elbo": out.loss, **out.metrics}
 
-    def scores(params, x, key):
+    def scores(state, x, key):
+        params = state.params
         mean, log_var = model.apply(params, x, method="encode")
         z, log_q = diagonal_normal(mean, log_var).draw(key, samples)
         fit = likelihood.log_prob(model.apply(params, z, method="decode"), x)
@@ -103,12 +104,6 @@ def experiment(
         neg_iwae = -log_mean_exp(fit + prior.log_prob(z) - log_q)
         found = (reconstruction + rate, neg_iwae, reconstruction, rate)
         return dict(zip(SCORES, found, strict=True))
-
-    def told_apart(state, batch, key):
-        others = jnp.asarray(test.arrays["image"] / 16, jnp.float32)
-        pairs = zip((others, batch["image"]), jax.random.split(key), strict=True)
-        normal, anomalous = (scores(state.params, x, own) for x, own in pairs)
-        return {name: placements(normal[name], anomalous[name]) for name in SCORES}
 
     def sample(state, key, n):
         return likelihood.mean(model.apply(state.params, prior.sample(key, n), method="decode"))
@@ -137,7 +132,7 @@ def experiment(
         evaluations={
             "validation": Evaluation(bound, validation, 250, parts),
             "normal": Evaluation(bound, test, 250, parts, final=True),
-            "auroc": Evaluation(told_apart, anomalies, 250, dict.fromkeys(SCORES, area), final=True),
+            "auroc": Evaluation(told_apart(test, scores), anomalies, 250, dict.fromkeys(SCORES, area), final=True),
         },
         sample=sample,
         pictures={"reconstructions": reconstruct},
@@ -145,6 +140,21 @@ def experiment(
         select="validation/neg_elbo",
         data=f"{data.name} without {held_out}",
     )
+
+
+def told_apart(test, scores):
+    """What an evaluation of anomalies measures: the placement of each of their scores among those of test images.
+
+    Scores are (state, images, key) -> {name: [N]}, larger for what is less normal.
+    """
+
+    def measure(state, batch, key):
+        others = test.prepare({"image": jnp.asarray(test.arrays["image"])}, key)["image"]
+        pairs = zip((others, batch["image"]), jax.random.split(key), strict=True)
+        normal, anomalous = (scores(state, x, own) for x, own in pairs)
+        return {name: placements(normal[name], anomalous[name]) for name in normal}
+
+    return measure
 
 
 def divided(data, held_out):
@@ -157,3 +167,12 @@ def divided(data, held_out):
     found = [take(s.arrays, np.flatnonzero(s.arrays["label"] == held_out)) for s in splits]
     joined = {field: np.concatenate([rows[field] for rows in found]) for field in found[0]}
     return *kept, Split(joined, data.train.prepare)
+
+
+def divided_if(data, held_out):
+    """The same with the numbers of the labels that are left closed up; held_out = -1 leaves all, and no anomalies."""
+    if held_out == -1:
+        return data.train, data.validation, data.test, None
+    closed = lambda label: (label - (label > held_out)).astype(label.dtype)
+    *kept, anomalies = divided(data, held_out)
+    return *(s._replace(arrays={**s.arrays, "label": closed(s.arrays["label"])}) for s in kept), anomalies

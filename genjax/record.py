@@ -68,7 +68,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 def configuration(loaded: Loaded, values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """`config.json`: the experiment's file, fields and defaults, the command's options, the digest of the source."""
     own = inspect.signature(loaded.function).parameters  # a run that is gone on with has its values for defaults
-    defaults = {f.name: own[f.name].default for f in loaded.fields if own[f.name].default is not inspect.Parameter.empty}
+    defaults = {name: one.default for name, one in own.items() if one.default is not inspect.Parameter.empty}
     experiment = {
         "file": str(loaded.path), "folder": str(loaded.folder), "name": loaded.name, "title": loaded.title,
         "fields": jsonable(values), "defaults": jsonable(defaults),

@@ -9,7 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from genjax.corruption.schedules import cosine, rectified_flow
 from genjax.errors import BadInput
-from genjax.metrics.anomaly import auroc, diffusion_score_norm, placements, score_norm
+from genjax.metrics.anomaly import auroc, diffusion_score_norm, nearest_square, placements, score_norm
+from genjax.metrics.neighbours import nearest
 from genjax.metrics.psnr import mean_squared_error, psnr
 
 RNG = np.random.default_rng(0)
@@ -102,6 +103,22 @@ def check_slope(norm):
     for sign in (-1.0, 1.0):
         energy = lambda x, sign=sign: 7.0 + sign * jnp.sum(((x - 1) / jnp.float32(SPREAD)[None]) ** 2, axis=(1, 2)) / 2
         np.testing.assert_allclose(norm(energy, jnp.float32(X)), exact, rtol=1e-5)
+
+
+def check_nearest(far):
+    """Against the search in float64."""
+    known, x = RNG.normal(size=(40, 5)), RNG.normal(size=(7, 5))
+    wanted = nearest(x, known).distance[:, 0] ** 2
+    np.testing.assert_allclose(far(jnp.float32(known), jnp.float32(x)), wanted, rtol=1e-5)
+
+
+def test_the_nearest_example():
+    check_nearest(nearest_square)
+    rejects(check_nearest, lambda known, x: nearest_square(x, known)[: len(x)])
+    rejects(check_nearest, lambda known, x: jnp.sqrt(nearest_square(known, x)))
+    rejects(check_nearest, lambda known, x: nearest_square(known[:20], x))
+    with pytest.raises(BadInput, match=r"\[0, 2\] and \[1, 2\]"):
+        nearest_square(jnp.zeros((0, 2)), jnp.zeros((1, 2)))
 
 
 def test_slopes_of_an_energy():

@@ -82,6 +82,29 @@ def auroc(normal: Array, anomalous: Array) -> jax.Array:
     return jnp.mean(placements(normal, anomalous))
 
 
+def nearest_square(known: Array, x: Array) -> jax.Array:
+    """min_i |x - k_i|^2: a score that asks no model, which those of a model have to beat.
+
+    Args:
+      known: k, [M, F], M at least 1.
+      x: [B, F].
+
+    Returns:
+      [B] in units of x squared, >= 0 but for rounding.
+
+    Raises:
+      BadInput: other shapes.
+
+    >>> nearest_square(jnp.array([[0.0, 0.0], [3.0, 0.0]]), jnp.array([[3.0, 4.0], [0.0, 1.0]])).tolist()
+    [16.0, 1.0]
+    """
+    known, x = upcast(known), upcast(x)
+    if known.ndim != 2 or x.ndim != 2 or known.shape[1] != x.shape[1] or not len(known):
+        raise BadInput(f"{list(known.shape)} and {list(x.shape)}", "allowed: [M, F] and [B, F], M at least 1")
+    far = jnp.sum(x**2, axis=1)[:, None] - 2.0 * x @ known.T + jnp.sum(known**2, axis=1)[None]
+    return jnp.min(far, axis=1)
+
+
 def score_norm(log_prob: Callable[[jax.Array], jax.Array], x: Array) -> jax.Array:
     """|grad_x log p(x)|, the Euclidean norm over all that makes an example; an energy serves as well, as Z is flat.
 
