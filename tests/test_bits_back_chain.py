@@ -1,12 +1,12 @@
 """Bits back through several layers: one layer is the autoencoder's stream, several cost their bound, bugs show."""
 
 import functools
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from forgetful import plant
 
 from genjax.corruption.gaussian import times_of
 from genjax.corruption.schedules import cosine
@@ -236,29 +236,8 @@ def test_intervals_that_are_too_coarse_cost_more():
     assert beyond_the_stepwise_bound(DIFFUSION._replace(precision=1)) > 6
 
 
-class Forgetful:
-    """A stack that forgets what is pushed by some law."""
-
-    def __init__(self, stack, forgets):
-        self.stack, self.forgets, self.calls = stack, forgets, 0
-
-    def encode_reverse(self, symbols, law, *table):
-        self.calls += 1
-        if not self.forgets(len(table), self.calls):
-            self.stack.encode_reverse(symbols, law, *table)
-
-    def __getattr__(self, name):
-        return getattr(self.stack, name)
-
-
-def planted(monkeypatch, forgets):
-    library = bits_back_chain.coder()
-    stacks = SimpleNamespace(AnsCoder=lambda *given: Forgetful(library.stack.AnsCoder(*given), forgets))
-    monkeypatch.setattr(bits_back_chain, "coder", lambda: SimpleNamespace(stack=stacks, model=library.model))
-
-
 def test_a_prior_that_is_left_out_is_caught(monkeypatch):
-    planted(monkeypatch, lambda tables, call: tables == 0)
+    plant(monkeypatch, lambda tables, call: tables == 0)
     coded = encode(CHAIN, weights(), rows(60))
     assert abs(net_bits(coded) - coded.nats / LOG2) > 0.005 * coded.nats / LOG2 + 64
 
@@ -276,7 +255,7 @@ def caught(words, model=CHAIN, params=None, count=30):
 
 def test_a_layer_that_is_not_returned_is_caught(monkeypatch):
     words = encode(CHAIN, weights(), rows(30)).words
-    planted(monkeypatch, lambda tables, call: tables == 1 and call % 2 == 0)
+    plant(monkeypatch, lambda tables, call: tables == 1 and call % 2 == 0)
     caught(words)
 
 

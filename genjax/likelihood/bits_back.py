@@ -38,11 +38,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from genjax.errors import BadInput
-from genjax.likelihood.coding import PRECISION, Coded, chances, check_symbols, coder, counts, softmax
+from genjax.likelihood.bits_back_stack import (
+    WORD,
+    begun,
+    check_returned,
+    initial_words,
+    log_probability,
+    opened,
+    run,
+    shifts,
+)
+from genjax.likelihood.coding import Coded, chances, check_symbols, coder, counts, softmax
 from genjax.types import Array, Params
-
-WORD = 32
 
 
 class Autoencoder(NamedTuple):
@@ -124,14 +131,14 @@ def encode(model: Autoencoder, params: Params, symbols: Array) -> Coded:
     (640, True)
     """
     symbols, seed = check_symbols(symbols, model.symbols), initial(model)
-    stack, nats = coder().stack.AnsCoder(seed, True), 0.0
+    stack, nats = begun(seed), 0.0
     for x, shift, posterior, likelihood, families in _links(model, params, symbols):
         q = chances(counts(posterior(x)))
         z = stack.decode(families[0], q)
         p = softmax(likelihood(z))
         stack.encode_reverse(x, families[0], chances(counts(p)))
         stack.encode_reverse((z + shift) % 2**model.precision, families[1])
-        nats += _log(q, z) - _log(p, x) + model.latents * model.precision * math.log(2)
+        nats += log_probability(q, z) - log_probability(p, x) + model.latents * model.precision * math.log(2)
     return Coded(stack.get_compressed(), nats, WORD * len(seed))
 
 
@@ -157,24 +164,17 @@ def decode(model: Autoencoder, params: Params, words: np.ndarray, shape: Sequenc
     >>> decode(flat, None, encode(flat, None, x).words, (2, 64)).tolist() == x.tolist()
     True
     """
-    words, found, seed = np.asarray(words, np.uint32), np.zeros(shape, np.int32), initial(model)
-    if not len(words) or not words[-1]:
-        raise BadInput("the stream is no stack", "it is damaged")  # whose last word never is 0
-    stack = coder().stack.AnsCoder(words)
+    stack, found, seed = opened(words), np.zeros(shape, np.int32), initial(model)
     for x, shift, posterior, likelihood, families in [*_links(model, params, found)][::-1]:
         z = (stack.decode(families[1], model.latents) - shift) % 2**model.precision
         x[:] = stack.decode(families[0], chances(counts(softmax(likelihood(z)))))
         stack.encode_reverse(z, families[0], chances(counts(posterior(x))))
-    sealed = coder().stack.AnsCoder(seed, True).get_compressed()
-    if not np.array_equal(stack.get_compressed(), sealed):
-        raise BadInput("the initial bits did not come back", "the stream is damaged, or of another model")
+    check_returned(stack, seed)
     return found
 
 
 def initial(model: Autoencoder) -> np.ndarray:
-    """The bits that the first row draws its latents from: any would do; these are NumPy's of seed 0.
-
-    A symbol takes at most 24 bits, the coder's precision, so that these never run out.
+    """The bits that the first row draws its latents from.
 
     Args:
       model: a variational autoencoder.
@@ -187,8 +187,7 @@ def initial(model: Autoencoder) -> np.ndarray:
     >>> len(initial(Autoencoder(2, 40, None, None)))
     31
     """
-    count = -(-PRECISION * model.latents // WORD) + 1
-    return np.random.default_rng(0).integers(0, 2**WORD, count, np.uint32)
+    return initial_words(model.latents)
 
 
 def _links(
@@ -197,28 +196,16 @@ def _links(
     """Each row, r [D], x -> Q [D, K], z's intervals -> logits [T, V], and the coder's two families of laws."""
     laws, grid = coder().model, centres(model.precision).astype(np.float32)
     families = laws.Categorical(perfect=False), laws.Uniform(2**model.precision)
-    encoder, decoder = _compiled(model.posterior), _compiled(model.logits)
 
     def posterior(x: np.ndarray) -> np.ndarray:
-        with jax.default_matmul_precision("highest"):
-            mean, log_var = encoder(params, x[None])
+        mean, log_var = run(model.posterior, params, x[None])
         return interval_probabilities(np.asarray(mean)[0], np.asarray(log_var)[0], model.precision)
 
     def likelihood(z: np.ndarray) -> np.ndarray:
-        with jax.default_matmul_precision("highest"):
-            return np.asarray(decoder(params, grid[z][None]))[0]
+        return np.asarray(run(model.logits, params, grid[z][None]))[0]
 
-    shifts = _shifts(len(rows), model)
-    return ((x, shift, posterior, likelihood, families) for x, shift in zip(rows, shifts, strict=True))
-
-
-def _shifts(count: int, model: Autoencoder) -> np.ndarray:
-    return np.random.default_rng(1).integers(0, 2**model.precision, (count, model.latents), np.int32)
-
-
-@functools.lru_cache(maxsize=4)
-def _compiled(function: Callable[..., Any]) -> Any:
-    return jax.jit(function)
+    fair = shifts(len(rows), model.latents, model.precision)
+    return ((x, shift, posterior, likelihood, families) for x, shift in zip(rows, fair, strict=True))
 
 
 @functools.lru_cache(maxsize=4)
@@ -226,8 +213,3 @@ def _edges(bits: int) -> np.ndarray:
     from scipy.special import ndtri
 
     return ndtri(np.arange(2**bits + 1) / 2**bits)
-
-
-def _log(p: np.ndarray, symbols: np.ndarray) -> float:
-    chosen = np.take_along_axis(p, np.asarray(symbols)[:, None], 1)
-    return float(np.log(np.maximum(chosen, 1e-300)).sum())

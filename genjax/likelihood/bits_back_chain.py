@@ -26,7 +26,6 @@ layers, top-down, in intervals that depend on the layers above); Kingma et al., 
 section 5.3 (diffusion).
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -34,9 +33,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from genjax.errors import BadInput
-from genjax.likelihood.bits_back import WORD, centres, interval_probabilities
-from genjax.likelihood.coding import PRECISION, Coded, chances, check_symbols, coder, counts, softmax
+from genjax.likelihood.bits_back import centres, interval_probabilities
+from genjax.likelihood.bits_back_stack import (
+    WORD,
+    begun,
+    check_returned,
+    initial_words,
+    log_probability,
+    opened,
+    run,
+    shifts,
+)
+from genjax.likelihood.coding import Coded, chances, check_symbols, coder, counts, softmax
 from genjax.types import Array, Params
 
 HEAD = 2  # words that the coder has at hand, of which a push changes no others
@@ -89,13 +97,14 @@ def encode(model: Chain, params: Params, symbols: Array) -> Coded:
     (640, True)
     """
     symbols, seed = check_symbols(symbols, model.symbols), initial(model)
-    stack, nats = coder().stack.AnsCoder(seed, True), 0.0
-    for x, shift in zip(symbols, _shifts(len(symbols), model), strict=True):
+    stack, nats = begun(seed), 0.0
+    for x, shift in zip(symbols, shifts(len(symbols), _latents(model), model.precision), strict=True):
         drawn, state = _draw(model, params, x, stack)
         p = softmax(_pixels(model, params, state))
         stack.encode_reverse(x, _law(), chances(counts(p)))
         stack.encode_reverse((np.concatenate([z for _, z in drawn]) + shift) % 2**model.precision, _even(model))
-        nats += sum(_log(q, z) for q, z in drawn) - _log(p, x) + len(shift) * model.precision * math.log(2)
+        log_q = sum(log_probability(q, z) for q, z in drawn)
+        nats += log_q - log_probability(p, x) + len(shift) * model.precision * math.log(2)
     words = stack.get_compressed()
     untouched = np.cumprod(words[: len(seed)] == seed[: len(words)]).sum()
     kept = int(min(untouched, max(0, len(words) - HEAD)))
@@ -126,28 +135,23 @@ def decode(model: Chain, params: Params, words: np.ndarray, shape: Sequence[int]
     >>> decode(flat, None, encode(flat, None, x).words, (2, 64)).tolist() == x.tolist()
     True
     """
-    words, found, seed = np.asarray(words, np.uint32), np.zeros(shape, np.int32), initial(model)
-    if not len(words) or not words[-1]:
-        raise BadInput("the stream is no stack", "it is damaged")  # whose last word never is 0
-    top = coder().stack.AnsCoder(words)
+    top, found, seed = opened(words), np.zeros(shape, np.int32), initial(model)
     kept = int(top.decode(coder().model.Uniform(len(seed) + 1), 1)[0])
-    stack = coder().stack.AnsCoder(np.append(seed[:kept], top.get_compressed()))
+    stack = opened(np.append(seed[:kept], top.get_compressed()))
     ends = np.cumsum([layer.latents for layer in model.layers])
-    for x, shift in [*zip(found, _shifts(len(found), model), strict=True)][::-1]:
+    for x, shift in [*zip(found, shifts(len(found), _latents(model), model.precision), strict=True)][::-1]:
         chosen = np.split((stack.decode(_even(model), len(shift)) - shift) % 2**model.precision, ends[:-1])
         way, state = _down(model, params, _told(chosen))
         x[:] = stack.decode(_law(), chances(counts(softmax(_pixels(model, params, state)))))
         seen = _observed(model, params, x)
         for given, z in zip(way[::-1], chosen[::-1], strict=True):
             stack.encode_reverse(z, _law(), chances(counts(_intervals(model, params, seen, given))))
-    sealed = coder().stack.AnsCoder(seed, True).get_compressed()
-    if not np.array_equal(stack.get_compressed(), sealed):
-        raise BadInput("the initial bits did not come back", "the stream is damaged, or of another model")
+    check_returned(stack, seed)
     return found
 
 
 def initial(model: Chain) -> np.ndarray:
-    """The bits that the first row draws its latents from, as many as it can use at most: NumPy's of seed 0.
+    """The bits that the first row draws its latents from, as many as it can use at most.
 
     Args:
       model: a chain.
@@ -160,8 +164,7 @@ def initial(model: Chain) -> np.ndarray:
     >>> len(initial(Chain(2, 3 * [Layer(40, None, None, None)], None, None, None)))
     91
     """
-    count = -(-PRECISION * sum(layer.latents for layer in model.layers) // WORD) + 1
-    return np.random.default_rng(0).integers(0, 2**WORD, count, np.uint32)
+    return initial_words(_latents(model))
 
 
 class Given(NamedTuple):
@@ -176,12 +179,12 @@ class Given(NamedTuple):
 def _down(model: Chain, params: Params, choose: Callable[[Given], np.ndarray]) -> tuple[list[Given], State]:
     """The way down, by the intervals [D_l] that are chosen, and the state at its end."""
     grid, way = centres(model.precision).astype(np.float32), []
-    state = _run(model.start, params)
+    state = run(model.start, params)
     for i, layer in enumerate(model.layers):
-        mean, log_var = (np.asarray(part)[0] for part in _run(layer.prior, params, state, np.int32(i)))
+        mean, log_var = (np.asarray(part)[0] for part in run(layer.prior, params, state, np.int32(i)))
         way.append(Given(i, state, mean, log_var))
         z = mean + np.exp(0.5 * log_var) * grid[choose(way[-1])]
-        state = _run(layer.follow, params, state, z.astype(np.float32)[None], np.int32(i))
+        state = run(layer.follow, params, state, z.astype(np.float32)[None], np.int32(i))
     return way, state
 
 
@@ -205,34 +208,22 @@ def _told(z: Sequence[np.ndarray]) -> Callable[[Given], np.ndarray]:
 def _intervals(model: Chain, params: Params, seen: Any, given: Given) -> np.ndarray:
     """Q of a layer, [D_l, K]."""
     layer = model.layers[given.layer]
-    found = _run(layer.posterior, params, seen, given.state, np.int32(given.layer))
+    found = run(layer.posterior, params, seen, given.state, np.int32(given.layer))
     mean, log_var = (np.asarray(part, np.float64)[0] for part in found)
     place = (mean - given.mean) / np.exp(0.5 * given.log_var.astype(np.float64))
     return interval_probabilities(place, log_var - given.log_var, model.precision)
 
 
 def _observed(model: Chain, params: Params, x: np.ndarray) -> Any:
-    return _run(model.observe, params, x[None])
+    return run(model.observe, params, x[None])
 
 
 def _pixels(model: Chain, params: Params, state: State) -> np.ndarray:
-    return np.asarray(_run(model.logits, params, state))[0]
+    return np.asarray(run(model.logits, params, state))[0]
 
 
-def _run(function: Callable[..., Any], *given: Any) -> Any:
-    with jax.default_matmul_precision("highest"):
-        return _compiled(function)(*given)
-
-
-@functools.lru_cache(maxsize=256)  # a layer may have three functions of its own
-def _compiled(function: Callable[..., Any]) -> Any:
-    return jax.jit(function)
-
-
-def _shifts(count: int, model: Chain) -> np.ndarray:
-    """What makes a row's latents fair bits for the next row, as in `genjax.likelihood.bits_back`."""
-    latents = sum(layer.latents for layer in model.layers)
-    return np.random.default_rng(1).integers(0, 2**model.precision, (count, latents), np.int32)
+def _latents(model: Chain) -> int:
+    return sum(layer.latents for layer in model.layers)
 
 
 def _law() -> Any:
@@ -241,8 +232,3 @@ def _law() -> Any:
 
 def _even(model: Chain) -> Any:
     return coder().model.Uniform(2**model.precision)
-
-
-def _log(p: np.ndarray, symbols: np.ndarray) -> float:
-    chosen = np.take_along_axis(p, np.asarray(symbols)[:, None], 1)
-    return float(np.log(np.maximum(chosen, 1e-300)).sum())

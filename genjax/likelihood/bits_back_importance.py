@@ -22,7 +22,6 @@ via Monte Carlo bits-back coding, 2021, https://arxiv.org/abs/2102.11086, sectio
 Importance weighted autoencoders, 2016, https://arxiv.org/abs/1509.00519.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -31,8 +30,18 @@ import jax
 import numpy as np
 
 from genjax.errors import BadInput
-from genjax.likelihood.bits_back import WORD, centres, interval_probabilities
-from genjax.likelihood.coding import PRECISION, Coded, chances, check_symbols, coder, counts, softmax
+from genjax.likelihood.bits_back import centres, interval_probabilities
+from genjax.likelihood.bits_back_stack import (
+    WORD,
+    begun,
+    check_returned,
+    initial_words,
+    log_probability,
+    opened,
+    run,
+    shifts,
+)
+from genjax.likelihood.coding import Coded, chances, check_symbols, coder, counts, softmax
 from genjax.types import Array, Params
 
 
@@ -70,8 +79,8 @@ def encode(model: Ensemble, params: Params, symbols: Array) -> Coded:
     (640, True)
     """
     symbols, seed, nats = check_symbols(symbols, model.symbols), initial(model), 0.0
-    stack, (law, even, index) = coder().stack.AnsCoder(seed, True), _laws(model)
-    for x, shift in zip(symbols, _shifts(len(symbols), model), strict=True):
+    stack, (law, even, index) = begun(seed), _laws(model)
+    for x, shift in zip(symbols, shifts(len(symbols), model.latents, model.precision), strict=True):
         q = _posterior(model, params, x)
         z = stack.decode(law, np.tile(q, (model.samples, 1))).reshape(model.samples, model.latents)
         p, log_w = _weights(model, params, x, z, q)
@@ -107,11 +116,9 @@ def decode(model: Ensemble, params: Params, words: np.ndarray, shape: Sequence[i
     >>> decode(flat, None, encode(flat, None, x).words, (2, 64)).tolist() == x.tolist()
     True
     """
-    words, found, seed = np.asarray(words, np.uint32), np.zeros(shape, np.int32), initial(model)
-    if not len(words) or not words[-1]:
-        raise BadInput("the stream is no stack", "it is damaged")  # whose last word never is 0
-    stack, (law, even, index) = coder().stack.AnsCoder(words), _laws(model)
-    for x, shift in [*zip(found, _shifts(len(found), model), strict=True)][::-1]:
+    found, seed, stack = np.zeros(shape, np.int32), initial(model), opened(words)
+    law, even, index = _laws(model)
+    for x, shift in [*zip(found, shifts(len(found), model.latents, model.precision), strict=True)][::-1]:
         j = int(stack.decode(index, 1)[0])
         chosen = (stack.decode(even, model.latents) - shift) % 2**model.precision
         x[:] = stack.decode(law, _pixels(model, params, chosen))
@@ -120,14 +127,12 @@ def decode(model: Ensemble, params: Params, words: np.ndarray, shape: Sequence[i
         z = np.insert(others, j, chosen, axis=0).astype(np.int32)
         stack.encode_reverse(np.array([j], np.int32), law, _odds(_weights(model, params, x, z, q)[1]))
         stack.encode_reverse(z.reshape(-1), law, np.tile(q, (model.samples, 1)))
-    sealed = coder().stack.AnsCoder(seed, True).get_compressed()
-    if not np.array_equal(stack.get_compressed(), sealed):
-        raise BadInput("the initial bits did not come back", "the stream is damaged, or of another model")
+    check_returned(stack, seed)
     return found
 
 
 def initial(model: Ensemble) -> np.ndarray:
-    """The bits that the first row draws its latents and j from: NumPy's of seed 0.
+    """The bits that the first row draws its latents and j from.
 
     Args:
       model: an autoencoder with S samples.
@@ -145,20 +150,19 @@ def initial(model: Ensemble) -> np.ndarray:
     """
     if model.samples < 2:
         raise BadInput(f"samples = {model.samples}", "allowed: from 2 on; one is `genjax.likelihood.bits_back`")
-    count = -(-PRECISION * (model.samples * model.latents + 1) // WORD) + 1
-    return np.random.default_rng(0).integers(0, 2**WORD, count, np.uint32)
+    return initial_words(model.samples * model.latents + 1)
 
 
 def _posterior(model: Ensemble, params: Params, x: np.ndarray) -> np.ndarray:
     """Q(j), [D, K], of whole counts."""
-    mean, log_var = _run(model.posterior, params, x[None])
+    mean, log_var = run(model.posterior, params, x[None])
     return chances(counts(interval_probabilities(np.asarray(mean)[0], np.asarray(log_var)[0], model.precision)))
 
 
 def _pixels(model: Ensemble, params: Params, z: np.ndarray) -> np.ndarray:
     """p(x | z) of the intervals z [D], [T, V], of whole counts."""
     at = centres(model.precision).astype(np.float32)[z]
-    return chances(counts(softmax(np.asarray(_run(model.logits, params, at[None]))[0])))
+    return chances(counts(softmax(np.asarray(run(model.logits, params, at[None]))[0])))
 
 
 def _weights(
@@ -167,31 +171,14 @@ def _weights(
     """p(x | z_i) of each sample, and log w_i [S], of whole counts as they are coded."""
     p = [_pixels(model, params, one) for one in z]
     prior = -model.latents * model.precision * math.log(2)
-    return p, np.array([_log(own, x) + prior - _log(q, one) for own, one in zip(p, z, strict=True)])
+    log_p, log_q = [log_probability(own, x) for own in p], [log_probability(q, one) for one in z]
+    return p, np.array(log_p) + prior - np.array(log_q)
 
 
 def _odds(log_w: np.ndarray) -> np.ndarray:
     return chances(counts(softmax(log_w[None])))
 
 
-def _log(p: np.ndarray, symbols: np.ndarray) -> float:
-    return float(np.log(np.take_along_axis(p, np.asarray(symbols)[:, None], 1)).sum())
-
-
 def _laws(model: Ensemble) -> tuple[Any, Any, Any]:
     laws = coder().model
     return laws.Categorical(perfect=False), laws.Uniform(2**model.precision), laws.Uniform(model.samples)
-
-
-def _shifts(count: int, model: Ensemble) -> np.ndarray:
-    return np.random.default_rng(1).integers(0, 2**model.precision, (count, model.latents), np.int32)
-
-
-def _run(function: Callable[..., Any], *given: Any) -> Any:
-    with jax.default_matmul_precision("highest"):
-        return _compiled(function)(*given)
-
-
-@functools.lru_cache(maxsize=4)
-def _compiled(function: Callable[..., Any]) -> Any:
-    return jax.jit(function)
