@@ -138,6 +138,12 @@ def test_the_most_telling_number_of_a_run_is_taken():
     assert likelihood_of([{**line, "kind": "estimate, by Bayes' rule from bounds of log p(x | label)"}]) is None
     there, back = ({**line, "value": v, "kind": f"estimate of -log p(x), {v}"} for v in (80.0, 81.0))
     assert likelihood_of([there, back]).value == likelihood_of([back, there]).value == 81.0
+    other = {**there, "name": "test/neg_iwae", "value": 70.0}  # another measure is no end of the bracket
+    assert likelihood_of([there, other, back]).lowest == 80.0 and likelihood_of([bound]).lowest is None
+    rows = [
+        Judged("a", None, "", "", "", likelihood_of(both), 0, None, {}, {}, {}) for both in ([there, back], [there])
+    ]
+    assert [told.count("; the lowest is 80.00") for told in table_text(rows).splitlines()] == [0, 0, 1]  # by value
     flipped = likelihood_of([{**line, "value": -140.0, "kind": "exact log p(x)"}])
     assert (flipped.value, flipped.sort) == (140.0, "exact")
     assert likelihood_of([{**line, "value": -140.0, "kind": "lower bound of log p(x)"}]).sort == "upper bound"

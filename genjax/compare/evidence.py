@@ -38,6 +38,7 @@ class Likelihood(NamedTuple):
     name: str = ""  # of the run's result, such as "test/neg_iwae"
     unit: str = "nats"  # an example, or nats/frame, nats/letter, ...
     of: str = "x"  # or "x | first frame": -log p of this is known
+    lowest: float | None = None  # of an estimate: the lowest of the same measure, as walks there and back give two
     bits: str = ""  # the same number in bits of a part, where the run tells it beside: "3.073/residue"
 
 
@@ -50,7 +51,8 @@ def likelihood_of(lines: Sequence[Mapping[str, Any]]) -> Likelihood | None:
     Returns:
       An exact number where there is one, else the lowest upper bound, else the highest estimate (of walks there
       and back the one that flatters less), else the highest lower bound, of -log p(x) before -log p(x | c), of whole
-      examples before frames or letters; None where no line tells of either in nats, or in bits a letter.
+      examples before frames or letters, an estimate with the lowest of its measure beside; None where no line tells
+      of either in nats, or in bits a letter.
 
     >>> line = {"name": "test/nll", "value": 80.0, "standard_error": 0.5, "unit": "nats", "kind": "exact -log p(x)"}
     >>> likelihood_of([line, {**line, "value": 79.0, "kind": "estimate of -log p(x)"}]).value
@@ -59,9 +61,13 @@ def likelihood_of(lines: Sequence[Mapping[str, Any]]) -> Likelihood | None:
     found = [read._replace(bits=_beside(line, lines)) for line in lines if (read := _read(line)) is not None]
     cost = lambda one: -one.value if one.sort in ("lower bound", "estimate") else one.value
     order = ("exact", "upper bound", "estimate", "lower bound")
-    return min(
+    best = min(
         found, key=lambda one: (one.of != "x", order.index(one.sort), one.unit != "nats", cost(one)), default=None
     )
+    if best is None or best.sort != "estimate":
+        return best
+    measure = lambda one: (one.sort, thing(one), one.name.partition("/")[2])
+    return best._replace(lowest=min(one.value for one in found if measure(one) == measure(best)))
 
 
 def shown_better(first: Likelihood, second: Likelihood) -> bool:

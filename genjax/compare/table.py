@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from genjax.compare.evidence import findings, not_dominated, thing
+from genjax.compare.evidence import Likelihood, findings, not_dominated, thing
 from genjax.compare.judging import Judged
 from genjax.compare.published import Published
 from genjax.metrics.samples import NEIGHBOURHOODS
@@ -136,11 +136,17 @@ def _cells(row: Judged) -> list[str]:
     value = ["", "", "none"]
     if one is not None:
         per = "" if one.unit == "nats" else f" {one.unit}"
-        value = [f"{_sign(one.sort)}{measured(one.value, one.error)}{per}", bits or one.bits, one.kind]
+        value = [f"{_sign(one.sort)}{measured(one.value, one.error)}{per}", bits or one.bits, _kind(one)]
     scores = [f"{row.scores[name]:.3f}" if row.scores else "" for name in NEIGHBOURHOODS]
     seconds = [_number(row.outcome.get(name)) for name in ("seconds", "compile_seconds", "evaluate_seconds")]
     cost = [number(_number(row.outcome.get("parameters"))), duration(seconds[0]), duration(sum(seconds))]
     return [row.name, *value, *scores, *cost]
+
+
+def _kind(one: Likelihood) -> str:
+    """As the run says it; of several estimates of one thing with the lowest beside, since none is known to be right."""
+    several = one.lowest is not None and one.lowest < one.value
+    return f"{one.kind}; the lowest is {one.lowest:.2f}" if several else one.kind
 
 
 def _paper(one: Published) -> list[str]:
